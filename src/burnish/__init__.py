@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Burnish makes a trained network smaller and faster, and proves that it still does its job.
+
+The names here are loaded when first used, so that `import burnish` is quick and loads
+neither PyTorch nor an engine.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from burnish.core.errors import BurnishError, Broken, Missing, Misuse, Unsupported
+    from burnish.core.goal import Goal
+    from burnish.core.measurement import Measurement
+    from burnish.core.model import Model
+    from burnish.core.recipe import Recipe
+    from burnish.core.store import Store
+    from burnish.core.task import Task
+    from burnish.engines.deployed import open  # noqa: A004
+    from burnish.optimizing.compare import compare, measure
+    from burnish.optimizing.run import optimize
+    from burnish.techniques.fuse import Fuse
+    from burnish.techniques.quantize.static import QuantizeStatic
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "BurnishError": "core.errors",
+    "Broken": "core.errors",
+    "Missing": "core.errors",
+    "Misuse": "core.errors",
+    "Unsupported": "core.errors",
+    "Goal": "core.goal",
+    "Measurement": "core.measurement",
+    "Model": "core.model",
+    "Recipe": "core.recipe",
+    "Store": "core.store",
+    "Task": "core.task",
+    "Fuse": "techniques.fuse",
+    "QuantizeStatic": "techniques.quantize.static",
+    "compare": "optimizing.compare",
+    "measure": "optimizing.compare",
+    "open": "engines.deployed",
+    "optimize": "optimizing.run",
+}
+
+__all__ = [*sorted(_HOME), "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'burnish' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"burnish.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
