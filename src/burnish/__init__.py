@@ -10,14 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from burnish.core.errors import BurnishError, Broken, Missing, Misuse, Unsupported
+    from burnish.core.errors import Broken, BurnishError, Missing, Misuse, Unsupported
     from burnish.core.goal import Goal
     from burnish.core.measurement import Measurement
     from burnish.core.model import Model
     from burnish.core.recipe import Recipe
     from burnish.core.store import Store
     from burnish.core.task import Task
-    from burnish.engines.deployed import open  # noqa: A004
+    from burnish.engines.deployed import open
     from burnish.optimizing.compare import compare, measure
     from burnish.optimizing.run import optimize
     from burnish.techniques.fuse import Fuse
@@ -45,7 +45,26 @@ _HOME = {
     "optimize": "optimizing.run",
 }
 
-__all__ = [*sorted(_HOME), "__version__"]
+__all__ = [
+    "Broken",
+    "BurnishError",
+    "Fuse",
+    "Goal",
+    "Measurement",
+    "Missing",
+    "Misuse",
+    "Model",
+    "QuantizeStatic",
+    "Recipe",
+    "Store",
+    "Task",
+    "Unsupported",
+    "compare",
+    "measure",
+    "open",
+    "optimize",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:

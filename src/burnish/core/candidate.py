@@ -24,7 +24,7 @@ class Setting:
     streams: int = 1
 
     def __str__(self) -> str:
-        return f"{self.threads} thread{'s' * (self.threads != 1)} × {self.streams} stream{'s' * (self.streams != 1)}"
+        return f"{_count(self.threads, 'thread')} × {_count(self.streams, 'stream')}"
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,10 @@ class Candidate:
             skipped=tuple(Skipped(**skipped) for skipped in data["skipped"]),
             detail=data["detail"],
         )
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def dominates(a: Candidate, b: Candidate, quantities: Sequence[str]) -> bool:

@@ -69,7 +69,7 @@ def _graph(graph: ir.Graph | ir.Function, outer: Mapping[ir.Value, str]) -> str:
 
 
 def _attribute(attribute: Any, known: Mapping[ir.Value, str]) -> str:
-    if isinstance(attribute, ir.RefAttr):
+    if attribute.is_ref():
         return f"ref:{attribute.ref_attr_name}"
     kind, value = attribute.type, attribute.value
     if kind == ir.AttributeType.TENSOR:

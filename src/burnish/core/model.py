@@ -153,7 +153,8 @@ class Model:
             )
         proto = ir.to_proto(self._stamped())
         assert isinstance(proto, onnx.ModelProto)
-        return proto.SerializeToString(deterministic=True)
+        content: bytes = proto.SerializeToString(deterministic=True)
+        return content
 
     def save(self, path: str | Path) -> Path:
         """Writes the model to `path`, replacing it whole or not at all, and returns the path.

@@ -84,7 +84,7 @@ class Loss(Protocol):
 
 
 class Preprocessing(Protocol):
-    """Turns a raw sample (an image's bytes, a row) into model inputs; plain data inside a bundle."""
+    """Turns a raw sample (an image's bytes, a row) into model inputs; plain data in a bundle."""
 
     def to_dict(self) -> dict[str, Any]: ...
 

@@ -35,7 +35,7 @@ class Session(ABC):
 
     @abstractmethod
     def execute(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Runs inputs that `check` has passed; returns every output by name, for the caller to keep."""
+        """Runs inputs that fit the signature; returns outputs by name, the caller's to keep."""
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Returns every output by name for these inputs, which must fit the signature.
@@ -74,7 +74,7 @@ class Engine(ABC):
     @classmethod
     @abstractmethod
     def version(cls) -> str | None:
-        """Returns the runtime's version, or None when it is not installed; cheap, loads nothing heavy."""
+        """Returns the runtime's version, or None when not installed; loads nothing heavy."""
 
     @property
     def identity(self) -> str:
@@ -83,7 +83,7 @@ class Engine(ABC):
 
     @abstractmethod
     def refusals(self, model: Model) -> tuple[Skipped, ...]:
-        """Returns what this engine cannot run in the model and why; () when nothing is known against it."""
+        """Returns what this engine cannot run in the model, and why; () when nothing is known."""
 
     @abstractmethod
     def open(self, model: Model, setting: Setting) -> Session:
