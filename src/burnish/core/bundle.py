@@ -2,7 +2,7 @@
 """The folder that deploys: how it is laid out, written and read.
 
 manifest.json     what is here, the serving plan, preprocessing, class names, figures
-model.onnx        the optimized model (with model.onnx.data when it is huge)
+model.onnx        the optimized model (with model.onnx.<digest>.data when it is huge)
 original.onnx     the model it came from, to fall back to and compare with
 reference.json    statistics of inputs and outputs on the task's data, for drift
 report.html, report.md, report.json
@@ -55,6 +55,9 @@ class Bundle:
         missing = {"model", "original", "plan", "signature"} - set(manifest)
         if missing:
             raise Misuse(f"the bundle {path} is damaged: {_MANIFEST} lacks {sorted(missing)}")
+        for which in ("model", "original"):
+            if not isinstance(manifest[which], dict) or "digest" not in manifest[which]:
+                raise Misuse(f"the bundle {path} is damaged: {_MANIFEST}: {which} has no digest")
         return Bundle(path, manifest)
 
     @staticmethod

@@ -28,6 +28,8 @@ class Verdict:
     status: Status
     got: str
     n_more: int | None = None
+    within: bool = False
+    """Whether the measured value itself, its interval aside, is within the limit."""
 
     def __str__(self) -> str:
         more = f"; about {self.n_more} more samples would tell" if self.n_more else ""
@@ -39,13 +41,14 @@ class Goal:
     """Limits, each optional, and one objective to improve within them.
 
     `max_drop`: the metric's largest loss, in its own unit (points for percentages), or
-    relative to the baseline as "1%". `max_latency_ms` is for one request of one sample
+    relative to the baseline as "1%", which is the default: an accuracy may not fall unnoticed.
+    None lifts the limit. `max_latency_ms` is for one request of one sample
     at the median; `min_speedup` is against the best fp32 engine. `max_size_ratio` and
     `max_size_bytes` bound the file, `max_memory_bytes` the peak resident memory of a
     process that serves it, `min_throughput` the samples per second.
     """
 
-    max_drop: float | str | None = None
+    max_drop: float | str | None = "1%"
     max_latency_ms: float | None = None
     min_speedup: float | None = None
     max_size_bytes: int | None = None
@@ -104,8 +107,9 @@ class Goal:
         return min(limits) if limits else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the limits that are set, and the objective."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        """Returns the limits that are set, max_drop always, and the objective."""
+        data = {name: value for name, value in asdict(self).items() if value is not None}
+        return data | {"max_drop": self.max_drop}
 
 
 def overall(verdicts: tuple[Verdict, ...]) -> Status:
@@ -133,7 +137,7 @@ def _verdict(words: str, limit: float, measured: Measurement | None, at_most: bo
         # An interval's half-width falls with the square root of the sample count.
         half = abs(worst - measured.value)
         more = math.ceil(measured.n * (half / margin) ** 2) - measured.n
-    return Verdict(requirement, status, str(measured), more)
+    return Verdict(requirement, status, str(measured), more, within=margin >= 0)
 
 
 def _value(measured: Mapping[str, Measurement], quantity: str) -> float:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
@@ -151,7 +152,9 @@ class Model:
                 f"the weights take {self._weight_bytes()} bytes and a single ONNX file holds "
                 f"{_PROTO_LIMIT_BYTES}: use Model.save, which writes them beside it"
             )
-        proto = ir.to_proto(self._stamped())
+        graph = self._stamped()
+        ir.external_data.load_to_model(graph)  # bytes have no file beside them
+        proto = ir.to_proto(graph)
         assert isinstance(proto, onnx.ModelProto)
         content: bytes = proto.SerializeToString(deterministic=True)
         return content
@@ -159,21 +162,28 @@ class Model:
     def save(self, path: str | Path) -> Path:
         """Writes the model to `path`, replacing it whole or not at all, and returns the path.
 
-        Weights above 1.9 GB go to `<path>.data` beside it.
+        Weights above 1.9 GB go beside it, to `<name>.<digest>.data`.
         """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         if self._weight_bytes() < _PROTO_LIMIT_BYTES:
             write_whole(path, self.to_bytes())
+            _remove_data(path, keep=None)
             return path
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        data = path.with_name(path.name + ".data")
+        # Named by content, so that the old graph keeps its own data until it is replaced.
+        data = path.with_name(f"{path.name}.{self.digest[:12]}.data")
+        present = data.exists()
         try:
-            # The data file must carry its final name, which the graph refers to.
             ir.save(self._stamped(), temporary, external_data=data.name)
             os.replace(temporary, path)
+        except BaseException:
+            if not present:
+                data.unlink(missing_ok=True)
+            raise
         finally:
             temporary.unlink(missing_ok=True)
+        _remove_data(path, keep=data)
         return path
 
     def payload(self) -> bytes | Path:
@@ -214,6 +224,14 @@ def write_whole(path: Path, content: bytes) -> None:
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def _remove_data(path: Path, keep: Path | None) -> None:
+    """Removes the data files of models that were at `path` before."""
+    for old in path.parent.iterdir():
+        rest = old.name.removeprefix(path.name)
+        if rest != old.name and re.fullmatch(r"\.[0-9a-f]{12}\.data", rest) and old != keep:
+            old.unlink(missing_ok=True)
 
 
 def _without_weights(graph: ir.Model) -> onnx.ModelProto:

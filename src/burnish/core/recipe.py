@@ -49,7 +49,7 @@ class Recipe(Technique):
         """Returns the recipe as TOML: one `[[step]]` table for each technique."""
         tables = []
         for technique in self.steps():
-            lines = [f"{key} = {json.dumps(value)}" for key, value in technique.to_dict().items()]
+            lines = [f"{key} = {_toml(value)}" for key, value in technique.to_dict().items()]
             tables.append("[[step]]\n" + "\n".join(lines) + "\n")
         return "\n".join(tables)
 
@@ -71,3 +71,12 @@ class Recipe(Technique):
 
     def __str__(self) -> str:
         return " → ".join(str(technique) for technique in self.techniques) or "as given"
+
+
+def _toml(value: Any) -> str:
+    """Returns plain data as TOML, whose strings are JSON's but for two kinds of characters."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_toml(one)}" for key, one in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -97,8 +97,9 @@ class Store:
         for folder in self.root.glob("*/*"):
             with contextlib.suppress(OSError):
                 age = folder.stat().st_mtime
-                if folder.name.endswith(".tmp") and time.time() - age > _ABANDONED_S:
-                    shutil.rmtree(folder, ignore_errors=True)
+                if folder.name.endswith(".tmp"):  # a younger one may be at work just now
+                    if time.time() - age > _ABANDONED_S:
+                        shutil.rmtree(folder, ignore_errors=True)
                     continue
                 size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
                 entries.append((age, size, folder))

@@ -1,1 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Quantization: arithmetic (`grid`), calibration (`observe`, `ranges`), and the techniques."""

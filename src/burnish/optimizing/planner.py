@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Proposes recipes: which techniques are worth trying for this task on this machine.
+
+A quantized model's speed depends on its structure (what is quantized, with which types),
+and hardly on where its ranges end; its accuracy depends on both. So a family holds the
+recipes of one structure: speed is measured once for the family, accuracy for each range
+method within the families that are fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from burnish.core.recipe import Recipe
+from burnish.core.task import Task
+from burnish.core.technique import Skipped
+from burnish.measuring.machine import Machine
+from burnish.techniques.fuse import Fuse
+from burnish.techniques.quantize.placement import PLACEMENTS
+from burnish.techniques.quantize.ranges import METHODS
+from burnish.techniques.quantize.static import QuantizeStatic
+
+
+@dataclass(frozen=True)
+class Family:
+    """Recipes that make models of one structure, the one to time the family by first."""
+
+    name: str
+    recipes: tuple[tuple[str, Recipe], ...]
+    """(short name, recipe) pairs."""
+
+
+def propose(task: Task | None, machine: Machine) -> tuple[list[Family], list[Skipped]]:
+    """Returns the families to try, and what is left out and why."""
+    families = [Family("fp32 fused", (("fused", Recipe((Fuse(),))),))]
+    if task is None or task.calibration is None:
+        reason = "it needs calibration data: give a task with a [calibration] table"
+        return families, [Skipped("quantize_static", reason)]
+    passed: list[Skipped] = []
+    kinds: tuple[str, ...] = ("u8", "s8")
+    bits = 8 if machine.int8_dot else 7
+    if bits == 7:
+        passed.append(
+            Skipped(
+                "8-bit weights",
+                "this machine has no int8 dot-product instructions, so that 8-bit weights could "
+                "saturate int16 sums; 7-bit weights cannot",
+            )
+        )
+    for placement in PLACEMENTS:
+        for kind in kinds:
+            named = [
+                (
+                    f"int8 {kind} {placement} {ranges}",
+                    Recipe(
+                        (
+                            Fuse(),
+                            QuantizeStatic(
+                                ranges=ranges,
+                                activations=kind,
+                                placement=placement,
+                                weight_bits=bits,
+                            ),
+                        )
+                    ),
+                )
+                for ranges in METHODS
+            ]
+            families.append(Family(f"int8 {kind} {placement}", tuple(named)))
+    return families, passed
+
+
+def given(recipes: Sequence[Recipe]) -> list[Family]:
+    """Returns the user's own recipes, each a family of its own."""
+    return [Family(str(recipe), ((str(recipe), recipe),)) for recipe in recipes]

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of a result, as text that the terminal, Markdown and HTML lay out alike."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Literal
+
+from burnish.core.candidate import Candidate
+from burnish.core.goal import Verdict
+from burnish.core.measurement import Measurement
+from burnish.optimizing.report import figures, names
+from burnish.optimizing.result import Result
+
+Role = Literal["eager", "fp32", "other fp32", "kept"]
+ROLES: dict[Role, str] = {
+    "eager": "source framework",
+    "fp32": "best fp32",
+    "other fp32": "fp32",
+    "kept": "candidate",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a cell says first, and the smaller line under it."""
+
+    main: str = figures.NOTHING
+    below: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One baseline or candidate. `label` names it in charts, alike for no two rows."""
+
+    candidate: Candidate
+    role: Role
+    chosen: bool
+    label: str
+    name: str
+    engine: Cell
+    size: Cell
+    latency: Cell
+    ratio: Cell
+    throughput: Cell
+    metric: Cell
+    drop: Cell
+    agreement: Cell
+    goal: Cell
+
+    @property
+    def look(self) -> str:
+        """How a chart draws it: chosen, kept or baseline."""
+        return "chosen" if self.chosen else "kept" if self.role == "kept" else "baseline"
+
+
+def rows(result: Result) -> list[Row]:
+    """Returns the source framework's run, the best fp32 engine, the other ones, and then
+    the candidates as they were ranked. The chosen one is always among them.
+    """
+    ordered: list[tuple[Candidate, Role]] = []
+    for one in result.baselines:
+        if not one.model:
+            ordered.append((one, "eager"))
+    ordered.append((result.fp32, "fp32"))
+    for one in result.baselines:
+        if one.model and not _same(one, result.fp32):
+            ordered.append((one, "other fp32"))
+    kept = list(result.candidates)
+    if not any(_same(result.best, one) for one in [*kept, *(one for one, _ in ordered)]):
+        kept.insert(0, result.best)
+    known = [one for one, _ in ordered]
+    ordered += [(one, "kept") for one in kept if not any(_same(one, other) for other in known)]
+    labels = _labels([one for one, _ in ordered])
+    return [
+        _row(result, one, role, label) for (one, role), label in zip(ordered, labels, strict=True)
+    ]
+
+
+def _same(a: Candidate, b: Candidate) -> bool:
+    return (a.name, a.model, a.engine, a.setting) == (b.name, b.model, b.engine, b.setting)
+
+
+def _labels(candidates: list[Candidate]) -> list[str]:
+    plain = [names.printable(one.name) or "unnamed" for one in candidates]
+    for more in (names.engine, names.setting):
+        often = Counter(plain)
+        plain = [
+            f"{names.printable(one.name) or 'unnamed'}, {more(one)}" if often[text] > 1 else text
+            for one, text in zip(candidates, plain, strict=True)
+        ]
+    seen: Counter[str] = Counter()
+    labels = []
+    for text in plain:
+        seen[text] += 1
+        labels.append(text if seen[text] == 1 else f"{text} ({seen[text]})")
+    return labels
+
+
+def _row(result: Result, one: Candidate, role: Role, label: str) -> Row:
+    measured, base = one.measured, result.fp32.measured
+    size = _cell(measured.get("size"))
+    if role == "kept" and "size" in measured and "size" in base and base["size"].value > 0:
+        share = 100 * measured["size"].value / base["size"].value
+        size = Cell(size.main, f"{figures.fixed(share, 0)} %")
+    latency = measured.get("latency")
+    return Row(
+        candidate=one,
+        role=role,
+        chosen=_same(one, result.best),
+        label=label,
+        name=names.printable(one.name) or "unnamed",
+        engine=Cell(names.engine(one), str(one.setting)),
+        size=size,
+        latency=_cell(latency),
+        ratio=_ratio(result, one, role),
+        throughput=_cell(measured.get("throughput"), unit=False),
+        metric=_cell(measured.get("metric")),
+        drop=_drop(one) if role == "kept" else Cell(),
+        agreement=_cell(measured.get("agreement")),
+        goal=Cell(one.status) if role == "kept" and one.verdicts else Cell(),
+    )
+
+
+def _cell(one: Measurement | None, unit: bool = True) -> Cell:
+    return Cell() if one is None else Cell(figures.value(one, unit), figures.interval(one))
+
+
+def _ratio(result: Result, one: Candidate, role: Role) -> Cell:
+    """The paired ratio where it was measured, else that of the two medians (no interval)."""
+    if role == "fp32":
+        return Cell("1×") if "latency" in one.measured else Cell()
+    if "speedup" in one.measured:
+        return _cell(one.measured["speedup"])
+    base, latency = result.fp32.measured.get("latency"), one.measured.get("latency")
+    if base is None or latency is None or not latency.value > 0:
+        return Cell()
+    return Cell(figures.quantity(base.value / latency.value, "×"), "of medians")
+
+
+def drop_verdict(one: Candidate) -> Verdict | None:
+    """Returns the verdict on the drop, when the goal limits it."""
+    return next((v for v in one.verdicts if v.requirement.startswith("drop ")), None)
+
+
+def _drop(one: Candidate) -> Cell:
+    measured, verdict = one.measured.get("drop"), drop_verdict(one)
+    status = verdict.status if verdict else "no limit"
+    if measured is None:
+        return Cell(figures.NOTHING, status if verdict else "")
+    return Cell(figures.value(measured, unit=False), status)

@@ -1,0 +1,379 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The optimization itself: baselines, screening, contenders, verdicts.
+
+1. The original runs on every engine; the fastest is the baseline ("best fp32").
+2. One recipe of each family is built and raced, briefly, on every engine and number of
+   threads: families that are slow are dropped.
+3. In the families left, each recipe's outputs are compared with the original's on
+   calibration samples, without labels: the most faithful go on.
+4. The contenders are judged on all validation data and raced side by side with the
+   baselines for what is left of the budget.
+
+Every step is kept in the store (`bench`), so that a run that was killed goes on where it
+stopped, and a second run measures nothing twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from burnish.core.candidate import Candidate, Setting, frontier
+from burnish.core.errors import BurnishError, Unsupported
+from burnish.core.goal import Goal
+from burnish.core.measurement import Measurement
+from burnish.core.model import Model
+from burnish.core.progress import Progress, silent
+from burnish.core.recipe import Recipe
+from burnish.core.store import Store
+from burnish.core.task import Task
+from burnish.core.technique import Outcome, Skipped
+from burnish.engines.engine import Engine, installed
+from burnish.measuring.accuracy import Judged, compare
+from burnish.measuring.machine import machine
+from burnish.measuring.timing import Timed
+from burnish.optimizing.bench import Bench, Entry, opens
+from burnish.optimizing.budget import Budget, seconds
+from burnish.optimizing.choose import choose, judged, order
+from burnish.optimizing.planner import Family, given, propose
+from burnish.optimizing.result import Result
+
+_CONTENDERS = 4
+_FAMILIES = 3
+_FIDELITY_SAMPLES = 256
+_SLOWER_RATIO = 1.3  # a family this much slower than the fastest is dropped in screening
+
+
+@dataclass
+class _Run:
+    """One optimization under way."""
+
+    bench: Bench
+    goal: Goal
+    budget: Budget
+    engines: Sequence[Engine]
+    passed: list[Skipped] = field(default_factory=list)
+
+    def race(
+        self, stage: str, entries: Sequence[Entry], baseline: str, share: float
+    ) -> dict[str, Timed]:
+        # The time depends on the budget asked for, not on the clock, so that a run that
+        # resumes asks for the same steps.
+        final = stage == "racing"
+        each_s = 6.0 if final else 1.2
+        timed = self.bench.race(
+            entries,
+            stage=stage,
+            baseline=baseline,
+            budget_s=min(share * self.budget.total_s, each_s * len(entries)),
+            precision_ratio=0.01 if final else 0.05,
+            sessions=3 if final else 1,
+        )
+        for entry in entries:
+            failure = timed[entry.key].failed
+            if failure is not None:
+                self.passed.append(Skipped(f"{entry.name} on {entry.engine.name}", failure))
+        return timed
+
+    def drop(self, place: str, reason: str) -> None:
+        self.passed.append(Skipped(place, reason))
+
+
+def optimize(
+    model: Model,
+    task: Task | None = None,
+    goal: Goal | None = None,
+    *,
+    budget: str | float = "5 min",
+    source: Engine | None = None,
+    recipes: Sequence[Recipe] | None = None,
+    engines: Sequence[Engine] | None = None,
+    store: Store | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+    command: str = "",
+) -> Result:
+    """Returns the baselines, the frontier and the choice for a goal.
+
+    `budget` is the time to spend, about: a step under way is finished. `source` is the
+    engine bound to the module that the model came from (`engines.torch.TorchEager`), whose
+    eager run is then the first baseline. `recipes` replaces the planner's own; `engines`
+    replaces all that are installed. Steps are kept in `store` (by default BURNISH_STORE)
+    and reused; `seed` is the only source of randomness.
+
+    Raises `Misuse` for what is wrong with the arguments, and `Unsupported` when no engine
+    runs the model.
+    """
+    goal = goal or Goal()
+    bench = Bench(model, task, store or Store(), seed, progress)
+    run = _Run(bench, goal, Budget(seconds(budget)), list(engines or installed()))
+    entries = _baselines(run)
+    families, left_out = propose(task, machine()) if recipes is None else (given(recipes), [])
+    run.passed.extend(left_out)
+    fp32, others, kept = _screen(run, entries, families)
+    contenders = _faithful(run, fp32, kept)
+    return _final(run, fp32, others, contenders, source, task, command)
+
+
+def _baselines(run: _Run) -> list[Entry]:
+    """Returns the original on every engine that runs it, for each number of threads."""
+    entries: list[Entry] = []
+    reasons: list[str] = []
+    for engine in run.engines:
+        run.bench.progress(f"opening the original on {engine.name}", 0, 0)
+        entry = Entry("fp32", run.bench.original, engine, Setting())
+        reason = opens(entry)
+        if reason is not None:
+            reasons.append(f"{engine.identity}: {reason}")
+            run.drop(f"fp32 on {engine.identity}", reason)
+            continue
+        entries += [entry.with_setting(setting) for setting in _settings()]
+    if not entries:
+        raise Unsupported("no engine runs the model: " + "; ".join(reasons))
+    return entries
+
+
+def _settings() -> list[Setting]:
+    cores = machine().cores
+    return [Setting(threads) for threads in sorted({1, max(cores // 2, 1), cores})]
+
+
+def _screen(
+    run: _Run, baselines: list[Entry], families: Sequence[Family]
+) -> tuple[Entry, list[Entry], list[tuple[Family, Entry]]]:
+    """Returns the fastest baseline, the other engines' best, and (family, entry) pairs to keep."""
+    built: list[tuple[Family, Entry]] = []
+    for family in families:
+        name, recipe = family.recipes[0]
+        outcome = _built(run, name, recipe)
+        if outcome is None:
+            continue
+        for engine in run.engines:
+            entry = Entry(family.name, outcome.model, engine, Setting(), recipe, outcome)
+            reason = opens(entry)
+            if reason is not None:
+                run.drop(f"{family.name} on {engine.name}", reason)
+                continue
+            built += [(family, entry.with_setting(setting)) for setting in _settings()]
+    entries = [*baselines, *(entry for _, entry in built)]
+    unique = list({entry.key: entry for entry in entries}.values())
+    timed = run.race("screening", unique, baselines[-1].key, 0.25)
+
+    def latency(entry: Entry) -> float:
+        got = timed[entry.key]
+        return got.latency.value if got.failed is None else float("inf")
+
+    best_by_engine = [
+        min((one for one in baselines if one.engine is engine), key=latency)
+        for engine in run.engines
+        if any(one.engine is engine for one in baselines)
+    ]
+    fp32, *others = sorted(best_by_engine, key=latency)
+    fastest: dict[tuple[str, str], tuple[Family, Entry]] = {}
+    for family, entry in sorted(built, key=lambda pair: latency(pair[1])):
+        fastest.setdefault((family.name, entry.engine.name), (family, entry))
+    kept: list[tuple[Family, Entry]] = []
+    for family, entry in fastest.values():
+        place = f"{family.name} on {entry.engine.name}"
+        ratio = latency(fp32) / latency(entry)
+        limit = latency(kept[0][1]) * _SLOWER_RATIO if kept else float("inf")
+        if ratio < 1 and run.goal.objective == "latency":
+            run.drop(place, f"slower than fp32 in screening: {ratio:.2f}× its speed")
+        elif latency(entry) > limit:
+            run.drop(
+                place,
+                f"{latency(entry):.3g} ms in screening against {latency(kept[0][1]):.3g} ms "
+                f"for {kept[0][0].name} on {kept[0][1].engine.name}",
+            )
+        elif len(kept) == _FAMILIES:
+            run.drop(place, f"{_FAMILIES} families that are faster went on")
+        else:
+            kept.append((family, entry))
+    return fp32, others, kept
+
+
+def _built(run: _Run, name: str, recipe: Recipe) -> Outcome | None:
+    run.bench.progress(f"building {name}", 0, 0)
+    try:
+        return run.bench.build(recipe)
+    except BurnishError as error:
+        run.drop(name, str(error))
+        return None
+
+
+def _faithful(run: _Run, fp32: Entry, kept: Sequence[tuple[Family, Entry]]) -> list[Entry]:
+    """Returns the contenders: of each family kept, the recipes whose outputs differ least."""
+    ranked: list[tuple[float, float, int, Entry]] = []
+    for rank, (family, first) in enumerate(kept):
+        if len(family.recipes) == 1:
+            ranked.append((0.0, 1.0, rank, first))
+            continue
+        for number, (name, recipe) in enumerate(family.recipes):
+            if run.budget.spent_s > 0.6 * run.budget.total_s and number:
+                run.drop(f"{name} on {first.engine.name}", "the budget for screening was spent")
+                continue
+            outcome = _built(run, name, recipe)
+            if outcome is None:
+                continue
+            entry = replace(first, name=name, model=outcome.model, recipe=recipe, outcome=outcome)
+            run.bench.progress(f"comparing {name} with the original", 0, 0)
+            error, agreement = run.bench.fidelity(entry, fp32, _FIDELITY_SAMPLES)
+            ranked.append((error, agreement, rank, entry))
+    contenders: list[Entry] = []
+    # The most faithful of each family first, then the next best of all.
+    leaders = {rank: min(r for r in ranked if r[2] == rank)[0] for rank in {r[2] for r in ranked}}
+    for error, agreement, _, entry in sorted(
+        ranked, key=lambda r: (r[0] != leaders[r[2]], r[0], r[3].name)
+    ):
+        if len(contenders) < _CONTENDERS:
+            contenders.append(entry)
+        else:
+            run.drop(
+                f"{entry.name} on {entry.engine.name}",
+                f"less faithful to the original on calibration samples: relative squared error "
+                f"{error:.2g}, {100 * agreement:.1f} % equal answers",
+            )
+    return contenders
+
+
+def _final(
+    run: _Run,
+    fp32: Entry,
+    others: Sequence[Entry],
+    contenders: Sequence[Entry],
+    source: Engine | None,
+    task: Task | None,
+    command: str,
+) -> Result:
+    bench = run.bench
+    eager = []
+    if source is not None:
+        setting = Setting(machine().cores)
+        eager = [Entry(f"{source.name} eager", bench.original, source, setting)]
+    entries = [*eager, fp32, *others, *contenders]
+    unique = list({entry.key: entry for entry in entries}.values())
+    judging = task is not None and task.validation is not None and task.metric is not None
+    verdicts = {e.key: bench.judge(e) for e in unique if judging and _judged(e, fp32, contenders)}
+    timed = run.race("racing", unique, fp32.key, 0.4)
+
+    def candidate(entry: Entry) -> Candidate | None:
+        got = timed[entry.key]
+        if got.failed is not None:
+            return None
+        made = _candidate(entry, got, fp32, verdicts, task)
+        return made
+
+    base = candidate(fp32)
+    if base is None:
+        raise Unsupported(
+            f"the original failed on {fp32.engine.identity}: {timed[fp32.key].failed}"
+        )
+    base = _with_resources(run, base, fp32)
+    base = judged(base, base, run.goal)
+    rows = [(entry, made) for entry in contenders if (made := candidate(entry)) is not None]
+    measured = [judged(_with_resources(run, made, e), base, run.goal) for e, made in rows]
+    kept = frontier(measured, ("latency", "metric", "size"))
+    for one in measured:
+        if one not in kept:
+            run.drop(f"{one.name} on {one.engine}", "another candidate is at least as good in all")
+    best, status = choose(kept, base, run.goal)
+    baselines = [c for e in [*eager, fp32, *others] if (c := base if e is fp32 else candidate(e))]
+    return Result(
+        model=bench.original.lineage.source,
+        task=task.name if task else "",
+        goal=run.goal,
+        status=status,
+        best=best,
+        fp32=base,
+        baselines=tuple(baselines),
+        candidates=tuple(order(kept, run.goal)),
+        passed_over=tuple(dict.fromkeys(run.passed)),
+        warnings=task.warnings if task else (),
+        machine=machine().to_dict(),
+        protocol={
+            "seed": bench.seed,
+            "budget_s": run.budget.total_s,
+            "spent_s": round(run.budget.spent_s, 1),
+            "sessions": 3,
+            "calibration_samples": len(task.calibration) if task and task.calibration else 0,
+            "validation_samples": len(task.validation) if task and task.validation else 0,
+        },
+        command=command,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        extra={
+            "signature": str(bench.original.signature),
+            "lineage": asdict(bench.original.lineage),
+        },
+    )
+
+
+def _judged(entry: Entry, fp32: Entry, contenders: Sequence[Entry]) -> bool:
+    return entry is fp32 or entry in contenders or entry.name.endswith("eager")
+
+
+def _candidate(
+    entry: Entry,
+    timed: Timed,
+    fp32: Entry,
+    verdicts: dict[str, Judged],
+    task: Task | None,
+) -> Candidate:
+    measured: dict[str, Measurement] = {"latency": timed.latency}
+    if timed.speedup is not None:
+        measured["speedup"] = timed.speedup
+    detail: dict[str, Any] = {
+        "round_medians_ms": timed.round_medians_ms,
+        "percentiles_ms": timed.percentiles_ms,
+        "noise_ratio": timed.noise_ratio,
+        "n_calls": timed.n_calls,
+    }
+    if entry.key in verdicts and task is not None:
+        own = verdicts[entry.key]
+        measured["metric"] = own.value
+        comparison = compare(verdicts[fp32.key], own, task.judge())
+        measured["drop"] = comparison.drop
+        if comparison.agreement is not None:
+            measured["agreement"] = comparison.agreement
+        if comparison.mcnemar_p is not None:
+            detail["mcnemar_p"] = comparison.mcnemar_p
+    outcome = entry.outcome
+    return Candidate(
+        name=entry.name,
+        recipe=tuple(step.to_dict() for step in entry.recipe.steps()),
+        model=entry.model.digest,
+        engine=entry.engine.identity,
+        setting=entry.setting,
+        measured=measured,
+        applied=outcome.applied if outcome else (),
+        skipped=outcome.skipped if outcome else (),
+        detail=detail,
+    )
+
+
+def _with_resources(run: _Run, candidate: Candidate, entry: Entry) -> Candidate:
+    """Returns the candidate with size, load time, memory and throughput by batch."""
+    run.bench.progress(f"measuring the resources of {entry.name}", 0, 0)
+    candidate = candidate.with_measured(**run.bench.resources(entry))
+    cores = machine().cores
+    settings = list(dict.fromkeys([entry.setting, Setting(cores), Setting(1, cores)]))
+    points = run.bench.throughput(entry, settings, (1, 4, 16, 64), 0.4)
+    if not points:
+        return candidate
+    top = max(points, key=lambda point: point["samples_per_s"])
+    rate = Measurement(
+        "throughput",
+        top["samples_per_s"],
+        "samples/s",
+        "higher",
+        top["low"],
+        top["high"],
+        n=1,
+        machine=machine().fingerprint,
+        engine=candidate.engine,
+        conditions={key: top[key] for key in ("batch_size", "threads", "streams")},
+    )
+    return replace(
+        candidate.with_measured(throughput=rate), detail={**candidate.detail, "throughput": points}
+    )

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Decides which tensors are quantized, and which of them must share a grid.
+
+Operators are of four kinds.
+
+1. Compute (Conv, Gemm, MatMul, ConvTranspose with constant weights): their inputs must be
+   quantized to run on int8 kernels.
+2. Pass-through (MaxPool, Reshape, Concat, …): they only move values, so input and output
+   share one grid, and they run on integers for free.
+3. Element-wise and averaging (Add, GlobalAveragePool, …): they have int8 kernels, worth it
+   between compute operators only.
+4. All others stay in float: what they read is dequantized, what they give is quantized
+   again only when a compute operator reads it.
+
+So a tensor is quantized when something downstream demands it; what follows the last
+compute operator is never quantized, since its rounding would buy no speed.
+
+"dense" quantizes every tensor that is demanded. "sparse" leaves one convolution's output
+unrounded on its way into an Add, which an engine may then compute inside the convolution
+at higher precision; ONNX Runtime needs "dense" to use its int8 kernels at all. Which is
+faster is for measuring to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import onnx_ir as ir
+
+from burnish.core.technique import Skipped
+
+Placement = Literal["dense", "sparse"]
+PLACEMENTS: tuple[Placement, ...] = get_args(Placement)
+
+_WEIGHT_AXIS = {"Conv": 0, "ConvTranspose": 1}
+COMPUTE = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_PASS = {
+    "MaxPool",
+    "Flatten",
+    "Reshape",
+    "Transpose",
+    "Squeeze",
+    "Unsqueeze",
+    "Slice",
+    "Concat",
+    "Pad",
+    "DepthToSpace",
+    "SpaceToDepth",
+}
+_ELEMENT = {"Add", "Mul", "AveragePool", "GlobalAveragePool"}
+_CLAMPS = {"Relu", "Clip"}
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A compute node to quantize: its weight, and the channel axis of the weight's scales."""
+
+    node: ir.Node
+    weight: ir.Value
+    axis: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to quantize: the compute nodes, and groups of tensors that share a grid.
+
+    Tensors and groups are in the order of the graph, so that the result is the same each
+    time.
+    """
+
+    compute: tuple[Compute, ...]
+    groups: tuple[tuple[ir.Value, ...], ...]
+    skipped: tuple[Skipped, ...]
+
+    @property
+    def tensors(self) -> list[ir.Value]:
+        """All tensors to quantize."""
+        return [value for group in self.groups for value in group]
+
+
+def plan(graph: ir.Graph, placement: Placement, keep_float: Iterable[str] = ()) -> Plan:
+    """Returns what to quantize in a fused graph; `keep_float` are names of nodes to leave."""
+    kept = set(keep_float)
+    compute: list[Compute] = []
+    skipped: list[Skipped] = []
+    for node in graph:
+        if node.op_type not in COMPUTE or node.domain not in ("", "ai.onnx"):
+            continue
+        found = _compute(node)
+        if node.name in kept:
+            skipped.append(Skipped(f"{node.op_type} {node.name}", "left in float as asked"))
+        elif isinstance(found, str):
+            skipped.append(Skipped(f"{node.op_type} {node.name}", found))
+        else:
+            compute.append(found)
+    demanded = _demanded(graph, {one.node for one in compute}, placement, kept)
+    return Plan(tuple(compute), tuple(_groups(graph, demanded)), tuple(skipped))
+
+
+def _compute(node: ir.Node) -> Compute | str:
+    """Returns how to quantize a compute node, or why it cannot be."""
+    data, weight = node.inputs[0], node.inputs[1]
+    if weight is None or weight.const_value is None:
+        return "its second operand is computed, not a constant weight"
+    if data is None or data.const_value is not None:
+        return "its first operand is a constant"
+    if weight.const_value.dtype != ir.DataType.FLOAT:
+        return f"its weight is {weight.const_value.dtype}, and only FLOAT is quantized"
+    if weight.is_graph_output() or data.shape is None:
+        return "the shape of its input is not known"
+    if node.op_type == "Gemm":
+        if node.attributes.get_int("transA", 0):
+            return "its input is transposed"
+        if (
+            node.attributes.get_float("alpha", 1.0) != 1
+            or node.attributes.get_float("beta", 1.0) != 1
+        ):
+            return "it scales its terms (alpha or beta is not 1)"
+        return Compute(node, weight, 0 if node.attributes.get_int("transB", 0) else 1)
+    if node.op_type == "MatMul":
+        if len(weight.const_value.shape) != 2:
+            return "its weight is not a matrix"
+        return Compute(node, weight, 1)
+    if node.op_type == "ConvTranspose" and node.attributes.get_int("group", 1) != 1:
+        return "a grouped transposed convolution has no per-channel int8 kernel"
+    return Compute(node, weight, _WEIGHT_AXIS[node.op_type])
+
+
+def _demanded(
+    graph: ir.Graph, compute: set[ir.Node], placement: Placement, kept: set[str]
+) -> set[ir.Value]:
+    """Returns the tensors to quantize: one walk from the outputs to the inputs."""
+    demanded: set[ir.Value] = set()
+    live: set[ir.Value] = set()  # upstream of a compute node
+    for node in reversed(list(graph)):
+        is_live = any(output in live for output in node.outputs)
+        wanted = any(output in demanded for output in node.outputs)
+        inputs = [v for v in node.inputs if v is not None and v.const_value is None]
+        if node in compute:
+            demanded.add(inputs[0])
+        elif is_live and node.name not in kept and all(_is_float(v) for v in inputs):
+            if node.op_type in _PASS and wanted and _moves_only(node):
+                demanded.update(inputs)
+            elif node.op_type in _ELEMENT and len(inputs) == len(node.inputs):
+                demanded.update(_element_inputs(node, inputs, placement))
+        if node in compute or is_live:
+            live.update(inputs)
+    # A clamp between a compute node and its quantizer belongs to the compute node.
+    for value in list(demanded):
+        user = _only_user(value)
+        if user is not None and user.op_type in _CLAMPS and user.outputs[0] in demanded:
+            demanded.discard(value)
+    return {value for value in demanded if not value.is_graph_output() and _is_float(value)}
+
+
+def _element_inputs(node: ir.Node, inputs: list[ir.Value], placement: Placement) -> list[ir.Value]:
+    if placement == "dense" or node.op_type != "Add":
+        return inputs
+    spared = [
+        value
+        for value in inputs
+        if len(value.uses()) == 1
+        and (made := value.producer()) is not None
+        and made.op_type == "Conv"
+    ]
+    return [value for value in inputs if value is not next(iter(spared), None)]
+
+
+def _moves_only(node: ir.Node) -> bool:
+    """Returns whether the values that come out all went in (0, which padding adds, aside)."""
+    if node.op_type != "Pad":
+        return True
+    if node.attributes.get_string("mode", "constant") != "constant":
+        return True
+    fill = node.inputs[2] if len(node.inputs) > 2 else None
+    return fill is None or (fill.const_value is not None and not fill.const_value.numpy().any())
+
+
+def _groups(graph: ir.Graph, demanded: set[ir.Value]) -> list[tuple[ir.Value, ...]]:
+    """Returns the tensors, those joined by pass-through operators together."""
+    leader: dict[ir.Value, ir.Value] = {}
+
+    def find(value: ir.Value) -> ir.Value:
+        while leader.get(value, value) is not value:
+            value = leader[value]
+        return value
+
+    for node in graph:
+        if node.op_type not in _PASS or not _moves_only(node):
+            continue
+        inputs = [value for value in node.inputs if value in demanded]
+        output = node.outputs[0]
+        if inputs and output in demanded:
+            for value in inputs:
+                leader[find(value)] = find(output)
+    ordered = [*graph.inputs, *(value for node in graph for value in node.outputs)]
+    groups: dict[ir.Value, list[ir.Value]] = {}
+    for value in ordered:
+        if value in demanded:
+            groups.setdefault(find(value), []).append(value)
+    return [tuple(group) for group in groups.values()]
+
+
+def _only_user(value: ir.Value) -> ir.Node | None:
+    users = {use.node for use in value.uses()}
+    return users.pop() if len(users) == 1 else None
+
+
+def _is_float(value: ir.Value) -> bool:
+    return value.dtype == ir.DataType.FLOAT

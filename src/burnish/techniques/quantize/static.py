@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Static int8: weights and activations on grids found from calibration data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx_ir.passes import common
+
+from burnish.core.errors import Misuse, Unsupported, unknown
+from burnish.core.model import Model
+from burnish.core.technique import Context, Outcome, Skipped, Technique
+from burnish.measuring.machine import machine
+from burnish.techniques.quantize.grid import Activation, Grid, activation_grid
+from burnish.techniques.quantize.insert import Inserter
+from burnish.techniques.quantize.observe import Observed, observe
+from burnish.techniques.quantize.placement import PLACEMENTS, Compute, Placement, Plan, plan
+from burnish.techniques.quantize.ranges import METHODS, Method, choose_range
+from burnish.techniques.quantize.rounding import Rounded, round_gptq, round_nearest
+
+Rounding = Literal["nearest", "gptq"]
+
+
+@dataclass(frozen=True)
+class QuantizeStatic(Technique):
+    """Static int8 in QDQ form: one scale for each activation, one for each weight channel.
+
+    `ranges`: how activation ranges are found ("minmax", "percentile", "entropy", "mse");
+    the model's inputs always take min-max. `percentile`: the share, in percent, that
+    "percentile" keeps at each end. `activations`: "u8", "s8", or "auto", which is u8 on
+    every CPU known so far. `weight_bits`: 8, 7 (no int16 saturation on x86 without VNNI)
+    or 0, which chooses for this machine. `placement`: see `quantize.placement`.
+    `rounding`: "nearest", or "gptq" (Frantar et al. 2023), slower and more faithful.
+    `correct_bias` shifts the bias of each Conv and Gemm by the mean error that rounding leaves.
+    `samples`: calibration samples to use, 0 for all. `keep_float`: nodes to leave.
+    """
+
+    ranges: Method = "mse"
+    percentile: float = 99.999
+    activations: Activation | Literal["auto"] = "auto"
+    weight_bits: int = 0
+    placement: Placement = "dense"
+    rounding: Rounding = "nearest"
+    per_channel: bool = True
+    correct_bias: bool = True
+    samples: int = 0
+    keep_float: tuple[str, ...] = ()
+    name: ClassVar[str] = "quantize_static"
+
+    def __post_init__(self) -> None:
+        choices: list[tuple[str, str, tuple[str, ...]]] = [
+            ("range method", self.ranges, METHODS),
+            ("activation type", self.activations, ("auto", "u8", "s8")),
+            ("placement", self.placement, PLACEMENTS),
+            ("rounding", self.rounding, ("nearest", "gptq")),
+        ]
+        for kind, value, known in choices:
+            if value not in known:
+                raise unknown(kind, value, known)
+        if self.weight_bits not in (0, *range(2, 9)):
+            raise Misuse(f"weight_bits must be 2 to 8, or 0 to choose, got {self.weight_bits}")
+        if not 50 <= self.percentile <= 100 or self.samples < 0:
+            raise Misuse("percentile must be in 50..100 and samples 0 or more")
+
+    def requires(self, model: Model, context: Context) -> None:
+        """Raises `Misuse` without calibration data or when the model is quantized already."""
+        context.need_task(self.name).split("calibration")
+        nodes = {node.name: node for node in model.edit().graph}
+        found = [name for name, node in nodes.items() if node.op_type == "QuantizeLinear"]
+        if found:
+            raise Misuse(f"the model is quantized already: it holds QuantizeLinear {found[0]}")
+        for name in self.keep_float:
+            if name not in nodes:
+                raise unknown("node in keep_float", name, [str(known) for known in nodes])
+
+    def transform(self, model: Model, context: Context) -> Outcome:
+        """Returns the QDQ model, what was quantized, and each compute node left in float."""
+        graph = model.edit()
+        what = plan(graph.graph, self.placement, self.keep_float)
+        if not what.compute:
+            reasons = "; ".join(f"{one.place}: {one.reason}" for one in what.skipped[:5])
+            raise Unsupported(
+                "nothing to quantize: no Conv, Gemm or MatMul with constant weights"
+                + (f" ({reasons})" if reasons else "")
+            )
+        names = [str(value.name) for value in what.tensors]
+        seen = observe(model, names, self.samples, context, self.name)
+        grids, constant = self._grids(graph.graph, what, seen)
+        rounded = self._round(model, what, grids, context)
+        inserter = Inserter(graph.graph)
+        for one in what.compute:
+            made = rounded[str(one.node.name)]
+            inserter.weight(
+                one.node, made.integers, made.grid, one.axis if self.per_channel else None
+            )
+            bias = self._bias(one, made, seen)
+            if bias is not None:
+                inserter.bias(one.node, bias)
+        for value in what.tensors:
+            inserter.activation(value, grids[str(value.name)])
+        common.RemoveUnusedNodesPass()(graph)
+        applied = (
+            f"{len(what.compute)} operators in int8, {len(names)} activations in {self._kind}, "
+            f"{self._bits}-bit weights, {self.ranges} ranges, {self.rounding} rounding",
+        )
+        return Outcome(model.derive(graph, self), applied, (*what.skipped, *constant))
+
+    @property
+    def _kind(self) -> Activation:
+        # u8 × s8 is what VNNI, AVX-512 and Arm's dot product compute, and s8 × s8 sends
+        # ONNX Runtime on x86 to kernels slower than fp32; the planner measures both.
+        return "u8" if self.activations == "auto" else self.activations
+
+    @property
+    def _bits(self) -> int:
+        return self.weight_bits or (8 if machine().int8_dot else 7)
+
+    def _grids(
+        self, graph: ir.Graph, what: Plan, seen: dict[str, Observed]
+    ) -> tuple[dict[str, Grid], tuple[Skipped, ...]]:
+        """Returns a grid for each tensor: a group's covers the union of its ranges."""
+        grids: dict[str, Grid] = {}
+        notes: list[Skipped] = []
+        inputs = set(graph.inputs)
+        for group in what.groups:
+            ranges = []
+            for value in group:
+                observed = seen[str(value.name)].histogram
+                if observed.not_finite:
+                    notes.append(
+                        Skipped(str(value.name), f"{observed.not_finite} values were not finite")
+                    )
+                method: Method = "minmax" if value in inputs else self.ranges
+                # What a pass-through operator gives holds nothing that did not go in.
+                if value.producer() in _producers(group) and len(group) > 1:
+                    continue
+                ranges.append(choose_range(observed, method, self._kind, self.percentile))
+            low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
+            for value in group:
+                grids[str(value.name)] = activation_grid(low, high, self._kind)
+        return grids, tuple(notes)
+
+    def _round(
+        self, model: Model, what: Plan, grids: dict[str, Grid], context: Context
+    ) -> dict[str, Rounded]:
+        if self.rounding == "gptq":
+            return round_gptq(model, what.compute, grids, self._bits, self.per_channel, context)
+        return {
+            str(one.node.name): round_nearest(_array(one.weight), self._axis(one), self._bits)
+            for one in what.compute
+        }
+
+    def _axis(self, one: Compute) -> int | None:
+        return one.axis if self.per_channel else None
+
+    def _bias(
+        self, one: Compute, made: Rounded, seen: dict[str, Observed]
+    ) -> NDArray[np.float32] | None:
+        """Returns the corrected bias, or None when it stays as it is.
+
+        The error of rounding W to Ŵ adds (Ŵ − W) x to each output; its mean over the data
+        is (Ŵ − W) E[x], which the bias can take off. Source: Nagel et al. 2019
+        (arXiv:1906.04721), equation 6, with E[x] measured rather than derived.
+        """
+        if not self.correct_bias or one.node.op_type not in ("Conv", "Gemm"):
+            return None
+        data = one.node.inputs[0]
+        mean = made.input_mean
+        if mean is None and data is not None:
+            mean = seen[str(data.name)].channel_mean
+        if mean is None or mean.size == 0:
+            return None
+        weight = _array(one.weight).astype(np.float64)
+        error = made.grid.dequantize(made.integers, self._axis(one)).astype(np.float64) - weight
+        shift = _mean_output(one, error, mean)
+        old = one.node.inputs[2] if len(one.node.inputs) > 2 else None
+        if old is not None and old.const_value is None:
+            return None
+        start = np.zeros_like(shift) if old is None else _array(old).astype(np.float64)
+        bias: NDArray[np.float32] = (np.broadcast_to(start, shift.shape) - shift).astype(np.float32)
+        return bias
+
+
+def _producers(group: tuple[ir.Value, ...]) -> set[ir.Node]:
+    """Returns the nodes that read one tensor of the group and give another."""
+    members = set(group)
+    return {
+        node
+        for value in group
+        if (node := value.producer()) is not None and any(i in members for i in node.inputs)
+    }
+
+
+def _mean_output(
+    one: Compute, weight: NDArray[np.float64], mean: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Returns the mean of `weight` applied to an input with these means, for each channel.
+
+    `mean` holds one number for each input channel, or for each weight of a kernel.
+    """
+    if one.node.op_type == "Gemm":
+        return (weight if one.axis == 0 else weight.T) @ mean
+    rows = weight.reshape(len(weight), weight.shape[1], -1)
+    groups = one.node.attributes.get_int("group", 1)
+    if mean.size == weight.shape[1] * groups:  # per channel: the same at each kernel position
+        mean = np.repeat(mean, rows.shape[2])
+    by_group = mean.reshape(groups, -1)
+    per_output = np.repeat(by_group, len(weight) // groups, axis=0)
+    total: NDArray[np.float64] = (rows.reshape(len(weight), -1) * per_output).sum(axis=1)
+    return total
+
+
+def _array(value: ir.Value) -> NDArray[np.float32]:
+    if value.const_value is None:
+        raise Misuse(f"{value.name} is no constant")
+    array: NDArray[np.float32] = value.const_value.numpy()
+    return array
