@@ -14,6 +14,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 
@@ -80,7 +81,11 @@ def _attribute(attribute: Any, known: Mapping[ir.Value, str]) -> str:
         return _graph(value, known or {_NOWHERE: ""})
     if kind == ir.AttributeType.GRAPHS:
         return _hash(*(_graph(one, known or {_NOWHERE: ""}) for one in value))
-    return f"{kind}:{value!r}"
+    if kind == ir.AttributeType.FLOAT:  # held in 32 bits in a file, in 64 before
+        return f"{kind}:{np.float32(value).tobytes().hex()}"
+    if kind == ir.AttributeType.FLOATS:
+        return f"{kind}:{np.asarray(value, dtype=np.float32).tobytes().hex()}"
+    return f"{kind}:{tuple(value) if isinstance(value, list) else value!r}"
 
 
 _NOWHERE = ir.Value(name="nowhere")

@@ -12,8 +12,10 @@ import contextlib
 import json
 import os
 import shutil
+import tempfile
 import time
 import uuid
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,14 @@ class Store:
                 "that you may write"
             ) from error
         self._trim(max_bytes or settings().store_bytes)
+
+    @staticmethod
+    def temporary() -> Store:
+        """Returns a store in a temporary folder that goes with it."""
+        folder = tempfile.TemporaryDirectory(prefix="burnish-store-")
+        store = Store(folder.name)
+        weakref.finalize(store, folder.cleanup)
+        return store
 
     def folder(self, kind: str, key: str, make: Callable[[Path], None]) -> Path:
         """Returns the entry's folder; when there is none, `make` fills a new one first."""

@@ -48,7 +48,7 @@ class TopK:
         lower = np.arange(scores.shape[1]) < right
         rank = ((scores > score) | ((scores == score) & lower)).sum(axis=1)
         hit = (rank < self.k) & ~np.isnan(scores).any(axis=1)
-        return hit.astype(np.float64)[:, None]
+        return np.asarray(hit, np.float64)[:, None]
 
     def value(self, rows: Rows) -> float:
         """Returns the percentage that is right."""

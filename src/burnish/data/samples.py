@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -40,7 +40,7 @@ class SourceSamples:
 
     source: Source
     preprocessing: InputPreprocessing
-    selection: Selection = Selection()
+    selection: Selection = field(default_factory=Selection)
     n_classes: int | None = None
 
     @cached_property

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any, ClassVar
 
@@ -22,8 +23,8 @@ from burnish.engines.engine import Engine, Session
 class TorchEager(Engine):
     """Runs one module in evaluation mode; module and thread count are put back afterwards.
 
-    Outputs are matched by position with the leaves of what the module returns (tuples,
-    lists and dicts, in order). `open` takes a Model for its signature alone.
+    Outputs are matched by position with the tensors in what the module returns (tuples,
+    lists, dicts and dataclasses, in order). `open` takes a Model for its signature alone.
     """
 
     name: ClassVar[str] = "torch"
@@ -120,8 +121,7 @@ class _TorchSession(Session):
                     result = engine.module(*tensors.values())
         except RuntimeError as error:
             raise Unsupported(f"{self.engine} cannot run the module: {error}") from error
-        leaves = torch.utils._pytree.tree_leaves(result)
-        outputs = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+        outputs = list(_tensors(result, torch.Tensor))
         if len(outputs) != len(engine.output_names):
             raise Misuse(
                 f"{type(engine.module).__name__} gave {len(outputs)} tensors, but "
@@ -137,3 +137,18 @@ class _TorchSession(Session):
         if self._engine is not None:
             self._engine._closed(self._torch)
             self._engine = None
+
+
+def _tensors(value: Any, kind: type) -> Iterator[Any]:
+    if isinstance(value, kind):
+        yield value
+        return
+    parts: Sequence[Any] = ()
+    if isinstance(value, Mapping):
+        parts = list(value.values())
+    elif isinstance(value, tuple | list):
+        parts = value
+    elif dataclasses.is_dataclass(value):
+        parts = [getattr(value, one.name) for one in dataclasses.fields(value)]
+    for part in parts:
+        yield from _tensors(part, kind)

@@ -22,6 +22,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from burnish.graph.constants import constant
+
 _LINEAR = {"Conv", "ConvTranspose", "Gemm"}
 _AFFINE = {"BatchNormalization", "Mul", "Add"}
 
@@ -78,14 +80,15 @@ def _fold(graph: ir.Graph, node: ir.Node) -> str | None:
     channels = _channels(linear, weight)
     if channels is None:
         return f"{linear.op_type} {linear.name} scales its terms (alpha or beta is not 1)"
-    affine = _affine(node, position, channels, _rank(value, linear, weight))
+    affine = _affine(node, position, channels, weight.ndim)
     if affine is None:
         return f"its constants do not hold one number for each of {channels} channels"
-    start = (
-        np.zeros(channels) if bias is None else np.broadcast_to(bias.astype(np.float64), channels)
-    )
-    new_weight = _scaled(linear, weight.astype(np.float64), affine.scale).astype(weight.dtype)
-    new_bias = (affine.scale * start + affine.shift).astype(weight.dtype)
+    if bias is not None and bias.size not in (1, channels):
+        return f"the bias of {linear.op_type} {linear.name} has the shape {list(bias.shape)}"
+    start = np.zeros(channels) if bias is None else bias.astype(np.float64).reshape(-1)
+    with np.errstate(over="ignore", invalid="ignore"):  # looked at below
+        new_weight = _scaled(linear, weight.astype(np.float64), affine.scale).astype(weight.dtype)
+        new_bias = (affine.scale * start + affine.shift).astype(weight.dtype)
     if not (np.isfinite(new_weight).all() and np.isfinite(new_bias).all()):
         return "folding would give weights that are not finite"
     weight_name = str(linear.inputs[1].name) if linear.inputs[1] is not None else "weight"
@@ -109,10 +112,8 @@ def _operand(node: ir.Node) -> tuple[ir.Value, int] | None:
 
 
 def _constant(value: ir.Value | None) -> NDArray[np.floating] | None:
-    if value is None or value.const_value is None or value.is_graph_input():
-        return None
-    array = value.const_value.numpy()
-    return array if np.issubdtype(array.dtype, np.floating) else None
+    array = constant(value)
+    return array if array is not None and np.issubdtype(array.dtype, np.floating) else None
 
 
 def _channels(linear: ir.Node, weight: NDArray[np.floating]) -> int | None:
@@ -127,10 +128,6 @@ def _channels(linear: ir.Node, weight: NDArray[np.floating]) -> int | None:
     return int(weight.shape[0 if linear.attributes.get_int("transB", 0) else 1])
 
 
-def _rank(value: ir.Value, linear: ir.Node, weight: NDArray[np.floating]) -> int:
-    return 2 if linear.op_type == "Gemm" else weight.ndim
-
-
 def _affine(node: ir.Node, position: int, channels: int, rank: int) -> Affine | None:
     if node.op_type == "BatchNormalization":
         if position != 0:
@@ -139,9 +136,12 @@ def _affine(node: ir.Node, position: int, channels: int, rank: int) -> Affine | 
         if gamma is None or beta is None or mean is None or variance is None:
             return None
         epsilon = node.attributes.get_float("epsilon", 1e-5)
-        scale = gamma.astype(np.float64) / np.sqrt(variance.astype(np.float64) + epsilon)
-        shift = beta.astype(np.float64) - scale * mean.astype(np.float64)
-        return Affine(scale, shift) if scale.shape == (channels,) else None
+        if any(one.shape != (channels,) for one in (gamma, beta, mean, variance)):
+            return None
+        with np.errstate(divide="ignore", invalid="ignore"):  # not finite, so refused
+            scale = gamma.astype(np.float64) / np.sqrt(variance.astype(np.float64) + epsilon)
+            shift = beta.astype(np.float64) - scale * mean.astype(np.float64)
+        return Affine(scale, shift)
     constant = _constant(node.inputs[1 - position])
     if constant is None or constant.ndim > rank:
         return None
@@ -175,7 +175,7 @@ def _scaled(
 def _initializer(graph: ir.Graph, name: str, array: NDArray[np.floating]) -> ir.Value:
     """Returns a new initializer; an old one of that name is kept when others use it."""
     old = graph.initializers.get(name)
-    if old is not None and len(old.uses()) > 1:
+    if old is not None and (len(old.uses()) > 1 or old.is_graph_output()):
         count = 1
         while f"{name}.{count}" in graph.initializers:
             count += 1
@@ -196,7 +196,8 @@ def _initializer(graph: ir.Graph, name: str, array: NDArray[np.floating]) -> ir.
 def _bypass(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
     """Takes `node` out: what used its first output uses `value`, under the output's name."""
     output = node.outputs[0]
+    if output.shape is not None:
+        value.shape = output.shape  # a graph's output keeps the shape that it declares
     output.replace_all_uses_with(value, replace_graph_outputs=True)
     value.name = output.name
-    value.shape = value.shape if value.shape is not None else output.shape
     graph.remove(node, safe=True)

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from burnish.core.errors import Misuse
+from burnish.core.errors import Misuse, Unsupported
 from burnish.core.model import OPSET
 from burnish.graph.opset import ONNX_ERRORS, to_opset
 from burnish.graph.skeleton import skeleton, take_types
@@ -34,16 +34,23 @@ def canonical(graph: ir.Model, what: str) -> ir.Model:
     _inline(graph, what)
     sort(graph, what)
     _release_inputs(graph)
+    _drop_unused(graph)
     name_all(graph)
+    version = graph.opset_imports[""]
     graph = to_opset(graph, what)
     _lift_constants(graph)
     _drop_unused(graph)
     sort(graph, what)
     _drop_notes(graph)
     name_all(graph)
-    infer_types(graph, what)
     graph.ir_version = _IR_VERSION
-    check(graph, what)
+    try:
+        infer_types(graph, what)
+        check(graph, what)
+    except Misuse as error:
+        if version > OPSET:  # sound in its own operator set, for all we know
+            raise Unsupported(f"in operator set {OPSET} instead of {version}, {error}") from error
+        raise
     return graph
 
 
@@ -99,6 +106,7 @@ def first_lines(error: BaseException) -> str:
 
 def _one_default_domain(graph: ir.Model) -> None:
     """Writes the default domain in one way: "", not "ai.onnx"."""
+    graph.opset_imports.setdefault("", graph.opset_imports.get("ai.onnx", OPSET))
     for imports in (graph.opset_imports, *(one.opset_imports for one in graph.functions.values())):
         version = imports.pop("ai.onnx", None)
         if version is not None:
@@ -124,6 +132,7 @@ def _drop_notes(graph: ir.Model) -> None:
             value.metadata_props.clear()
         for node in one:
             node.doc_string = None
+            node.version = None
             node.metadata_props.clear()
             for value in node.outputs:
                 value.doc_string = None

@@ -14,6 +14,7 @@ from math import prod
 from pathlib import Path
 
 import onnx
+from google.protobuf.message import Message  # type: ignore[import-untyped]
 
 from burnish.core.errors import Misuse, Unsupported
 
@@ -70,6 +71,9 @@ def check_proto(proto: onnx.ModelProto, what: str, folder: Path | None) -> None:
     given as bytes) allows none.
     """
     faults = _Faults()
+    damaged = _bad_text(proto)
+    if damaged:
+        raise Misuse(f"{what} is damaged: {damaged} is no UTF-8 text; copy or export it again")
     if not proto.HasField("graph") or not proto.ir_version:
         raise Misuse(
             f"{what} is no ONNX model: expected a graph and a format version, and found none; "
@@ -96,6 +100,21 @@ def check_proto(proto: onnx.ModelProto, what: str, folder: Path | None) -> None:
             if name not in known
         ]
     faults.raise_any(what)
+
+
+def _bad_text(message: Message) -> str | None:
+    """Returns the first text field that holds bytes which are no text, or None."""
+    for described, value in message.ListFields():
+        values = (value,) if isinstance(value, str | bytes | Message) else value
+        if described.type == described.TYPE_STRING:
+            if any(isinstance(one, bytes) for one in values):
+                return str(described.full_name)
+        elif described.type == described.TYPE_MESSAGE:
+            for one in values:
+                found = _bad_text(one)
+                if found:
+                    return found
+    return None
 
 
 def _check_opsets(proto: onnx.ModelProto, faults: _Faults) -> None:

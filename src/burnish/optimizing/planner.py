@@ -17,6 +17,7 @@ from burnish.core.task import Task
 from burnish.core.technique import Skipped
 from burnish.measuring.machine import Machine
 from burnish.techniques.fuse import Fuse
+from burnish.techniques.quantize.grid import Activation
 from burnish.techniques.quantize.placement import PLACEMENTS
 from burnish.techniques.quantize.ranges import METHODS
 from burnish.techniques.quantize.static import QuantizeStatic
@@ -38,7 +39,7 @@ def propose(task: Task | None, machine: Machine) -> tuple[list[Family], list[Ski
         reason = "it needs calibration data: give a task with a [calibration] table"
         return families, [Skipped("quantize_static", reason)]
     passed: list[Skipped] = []
-    kinds: tuple[str, ...] = ("u8", "s8")
+    kinds: tuple[Activation, ...] = ("u8", "s8")
     bits = 8 if machine.int8_dot else 7
     if bits == 7:
         passed.append(

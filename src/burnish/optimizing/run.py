@@ -18,12 +18,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
 
 from burnish.core.candidate import Candidate, Setting, frontier
 from burnish.core.errors import BurnishError, Unsupported
 from burnish.core.goal import Goal
-from burnish.core.measurement import Measurement
 from burnish.core.model import Model
 from burnish.core.progress import Progress, silent
 from burnish.core.recipe import Recipe
@@ -31,12 +29,13 @@ from burnish.core.store import Store
 from burnish.core.task import Task
 from burnish.core.technique import Outcome, Skipped
 from burnish.engines.engine import Engine, installed
-from burnish.measuring.accuracy import Judged, compare
 from burnish.measuring.machine import machine
 from burnish.measuring.timing import Timed
 from burnish.optimizing.bench import Bench, Entry, opens
 from burnish.optimizing.budget import Budget, seconds
+from burnish.optimizing.candidates import make_candidate, with_resources
 from burnish.optimizing.choose import choose, judged, order
+from burnish.optimizing.optimized import Optimized
 from burnish.optimizing.planner import Family, given, propose
 from burnish.optimizing.result import Result
 
@@ -94,7 +93,7 @@ def optimize(
     seed: int = 0,
     progress: Progress = silent,
     command: str = "",
-) -> Result:
+) -> Optimized:
     """Returns the baselines, the frontier and the choice for a goal.
 
     `budget` is the time to spend, about: a step under way is finished. `source` is the
@@ -119,20 +118,35 @@ def optimize(
 
 def _baselines(run: _Run) -> list[Entry]:
     """Returns the original on every engine that runs it, for each number of threads."""
-    entries: list[Entry] = []
-    reasons: list[str] = []
-    for engine in run.engines:
-        run.bench.progress(f"opening the original on {engine.name}", 0, 0)
-        entry = Entry("fp32", run.bench.original, engine, Setting())
-        reason = opens(entry)
-        if reason is not None:
-            reasons.append(f"{engine.identity}: {reason}")
-            run.drop(f"fp32 on {engine.identity}", reason)
-            continue
-        entries += [entry.with_setting(setting) for setting in _settings()]
+    entries, reasons = entries_of("fp32", run.bench.original, run.engines)
+    for reason in reasons:
+        run.drop("fp32", reason)
     if not entries:
         raise Unsupported("no engine runs the model: " + "; ".join(reasons))
     return entries
+
+
+def entries_of(
+    name: str,
+    model: Model,
+    engines: Sequence[Engine],
+    recipe: Recipe | None = None,
+    outcome: Outcome | None = None,
+) -> tuple[list[Entry], list[str]]:
+    """Returns the model on each engine that runs it, for each number of threads worth trying.
+
+    Also returns a sentence for each engine that does not run it.
+    """
+    entries: list[Entry] = []
+    reasons: list[str] = []
+    for engine in engines:
+        entry = Entry(name, model, engine, Setting(), recipe or Recipe(), outcome)
+        reason = opens(entry)
+        if reason is None:
+            entries += [entry.with_setting(setting) for setting in _settings()]
+        else:
+            reasons.append(f"{engine.identity}: {reason}")
+    return entries, reasons
 
 
 def _settings() -> list[Setting]:
@@ -150,13 +164,10 @@ def _screen(
         outcome = _built(run, name, recipe)
         if outcome is None:
             continue
-        for engine in run.engines:
-            entry = Entry(family.name, outcome.model, engine, Setting(), recipe, outcome)
-            reason = opens(entry)
-            if reason is not None:
-                run.drop(f"{family.name} on {engine.name}", reason)
-                continue
-            built += [(family, entry.with_setting(setting)) for setting in _settings()]
+        found, reasons = entries_of(family.name, outcome.model, run.engines, recipe, outcome)
+        built += [(family, entry) for entry in found]
+        for reason in reasons:
+            run.drop(family.name, reason)
     entries = [*baselines, *(entry for _, entry in built)]
     unique = list({entry.key: entry for entry in entries}.values())
     timed = run.race("screening", unique, baselines[-1].key, 0.25)
@@ -246,7 +257,7 @@ def _final(
     source: Engine | None,
     task: Task | None,
     command: str,
-) -> Result:
+) -> Optimized:
     bench = run.bench
     eager = []
     if source is not None:
@@ -262,25 +273,24 @@ def _final(
         got = timed[entry.key]
         if got.failed is not None:
             return None
-        made = _candidate(entry, got, fp32, verdicts, task)
-        return made
+        return make_candidate(entry, got, fp32, verdicts, task)
 
     base = candidate(fp32)
     if base is None:
         raise Unsupported(
             f"the original failed on {fp32.engine.identity}: {timed[fp32.key].failed}"
         )
-    base = _with_resources(run, base, fp32)
+    base = with_resources(bench, base, fp32)
     base = judged(base, base, run.goal)
     rows = [(entry, made) for entry in contenders if (made := candidate(entry)) is not None]
-    measured = [judged(_with_resources(run, made, e), base, run.goal) for e, made in rows]
+    measured = [judged(with_resources(bench, made, e), base, run.goal) for e, made in rows]
     kept = frontier(measured, ("latency", "metric", "size"))
     for one in measured:
         if one not in kept:
             run.drop(f"{one.name} on {one.engine}", "another candidate is at least as good in all")
     best, status = choose(kept, base, run.goal)
     baselines = [c for e in [*eager, fp32, *others] if (c := base if e is fp32 else candidate(e))]
-    return Result(
+    result = Result(
         model=bench.original.lineage.source,
         task=task.name if task else "",
         goal=run.goal,
@@ -307,73 +317,9 @@ def _final(
             "lineage": asdict(bench.original.lineage),
         },
     )
+    models = {entry.model.digest: entry.model for entry in (fp32, *contenders)}
+    return Optimized(result, bench.original, models[best.model], task)
 
 
 def _judged(entry: Entry, fp32: Entry, contenders: Sequence[Entry]) -> bool:
     return entry is fp32 or entry in contenders or entry.name.endswith("eager")
-
-
-def _candidate(
-    entry: Entry,
-    timed: Timed,
-    fp32: Entry,
-    verdicts: dict[str, Judged],
-    task: Task | None,
-) -> Candidate:
-    measured: dict[str, Measurement] = {"latency": timed.latency}
-    if timed.speedup is not None:
-        measured["speedup"] = timed.speedup
-    detail: dict[str, Any] = {
-        "round_medians_ms": timed.round_medians_ms,
-        "percentiles_ms": timed.percentiles_ms,
-        "noise_ratio": timed.noise_ratio,
-        "n_calls": timed.n_calls,
-    }
-    if entry.key in verdicts and task is not None:
-        own = verdicts[entry.key]
-        measured["metric"] = own.value
-        comparison = compare(verdicts[fp32.key], own, task.judge())
-        measured["drop"] = comparison.drop
-        if comparison.agreement is not None:
-            measured["agreement"] = comparison.agreement
-        if comparison.mcnemar_p is not None:
-            detail["mcnemar_p"] = comparison.mcnemar_p
-    outcome = entry.outcome
-    return Candidate(
-        name=entry.name,
-        recipe=tuple(step.to_dict() for step in entry.recipe.steps()),
-        model=entry.model.digest,
-        engine=entry.engine.identity,
-        setting=entry.setting,
-        measured=measured,
-        applied=outcome.applied if outcome else (),
-        skipped=outcome.skipped if outcome else (),
-        detail=detail,
-    )
-
-
-def _with_resources(run: _Run, candidate: Candidate, entry: Entry) -> Candidate:
-    """Returns the candidate with size, load time, memory and throughput by batch."""
-    run.bench.progress(f"measuring the resources of {entry.name}", 0, 0)
-    candidate = candidate.with_measured(**run.bench.resources(entry))
-    cores = machine().cores
-    settings = list(dict.fromkeys([entry.setting, Setting(cores), Setting(1, cores)]))
-    points = run.bench.throughput(entry, settings, (1, 4, 16, 64), 0.4)
-    if not points:
-        return candidate
-    top = max(points, key=lambda point: point["samples_per_s"])
-    rate = Measurement(
-        "throughput",
-        top["samples_per_s"],
-        "samples/s",
-        "higher",
-        top["low"],
-        top["high"],
-        n=1,
-        machine=machine().fingerprint,
-        engine=candidate.engine,
-        conditions={key: top[key] for key in ("batch_size", "threads", "streams")},
-    )
-    return replace(
-        candidate.with_measured(throughput=rate), detail={**candidate.detail, "throughput": points}
-    )

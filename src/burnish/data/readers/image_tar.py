@@ -47,7 +47,7 @@ class ImageTar:
                     if count >= _MOST_MEMBERS:
                         raise Misuse(f"{path} has more than {_MOST_MEMBERS} members")
                     # The archive would keep every member it has passed.
-                    archive.members = []
+                    archive.members = []  # type: ignore[attr-defined]
                     if not member.isreg() or member.issparse() or not is_image(member.name):
                         continue
                     if member.size > MOST_SAMPLE_BYTES:

@@ -45,8 +45,7 @@ class ParquetFile:
 
     def _open(self) -> Any:
         try:
-            from pyarrow import ArrowException
-            from pyarrow import parquet
+            from pyarrow import ArrowException, parquet
         except ImportError as error:
             raise Missing("reading Parquet files", "pyarrow", "parquet") from error
         try:

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import inspect
 import logging
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -24,27 +23,14 @@ from burnish.core.errors import Missing, Misuse, Unsupported
 from burnish.core.model import OPSET, Lineage, Model
 from burnish.graph.canonical import canonical
 from burnish.graph.importers.agreement import Agreement, compare, random_like
+from burnish.graph.importers.export_errors import explain, reason
+from burnish.graph.importers.interface import apart, name_interface
 
 _log = logging.getLogger(__name__)
 _BATCH = "batch"
 _PREFIX = "network."  # what the wrapper below puts before parameter names
 _BATCHES_CHECKED = (1, 3)
 _NOISE = 1e-6  # an absolute difference below it is rounding, whatever the output's scale
-_HINTS = (
-    (
-        r"data-dependent|GuardOnDataDependent|Could not guard|could not extract specialized",
-        "its control flow depends on values; replace Python `if`, loops and `.item()` on "
-        "tensors by torch.where or torch.cond, or export the part of the network before them",
-    ),
-    (
-        r"No ONNX function found|No decompositions registered|Unsupported FX nodes",
-        "it uses an operator without an ONNX form; write that step with standard PyTorch operators",
-    ),
-    (
-        r"Could not convert|ScriptModule",
-        "give the plain nn.Module, neither scripted nor compiled",
-    ),
-)
 
 
 def import_torch(
@@ -85,7 +71,7 @@ def import_torch(
     call = _Call(module, example_inputs, what)
     names = _given(input_names, call.names, "input_names")
     with _undisturbed(module), _quiet():
-        outputs = _given(output_names, _apart(call.output_names(), names), "output_names")
+        outputs = _given(output_names, apart(call.output_names(), names), "output_names")
         if set(outputs) & set(names):
             raise Misuse(f"inputs {names} and outputs {outputs} must have different names")
         examples = {name: _array(one) for name, one in zip(names, call.tensors, strict=True)}
@@ -179,7 +165,7 @@ class _Call:
             with torch.no_grad():
                 return list(self(*self.tensors))
         except (RuntimeError, ValueError, IndexError, TypeError, KeyError) as error:
-            raise Misuse(f"{self.what} fails on the example inputs: {_reason(error)}") from error
+            raise Misuse(f"{self.what} fails on the example inputs: {reason(error)}") from error
 
     def arrays(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """Returns the outputs, in order, for numpy inputs in the order of the tensors."""
@@ -306,10 +292,10 @@ def _export(
         )
     except torch.onnx.errors.OnnxExporterError as error:
         if dynamic:
-            raise _BatchFixed(f"the exporter could not vary the batch: {_reason(error)}") from error
-        raise Unsupported(f"{what} cannot be exported to ONNX: {_explain(error)}") from error
+            raise _BatchFixed(f"the exporter could not vary the batch: {reason(error)}") from error
+        raise Unsupported(f"{what} cannot be exported to ONNX: {explain(error)}") from error
     graph = _own(program.model)
-    _name_interface(graph.graph, input_names, output_names)
+    name_interface(graph.graph, input_names, output_names)
     return Model(canonical(graph, what))
 
 
@@ -333,40 +319,6 @@ def _own(graph: ir.Model) -> ir.Model:
     return graph
 
 
-def _name_interface(graph: ir.Graph, input_names: list[str], output_names: list[str]) -> None:
-    seen: set[ir.Value] = set()
-    for position, value in enumerate(list(graph.outputs)):
-        if value in seen or value.is_graph_input() or value.is_initializer():
-            node = ir.node("Identity", [value])
-            node.outputs[0].type, node.outputs[0].shape = value.type, value.shape
-            graph.append(node)
-            graph.outputs[position] = node.outputs[0]
-        seen.add(graph.outputs[position])
-    wanted = dict(zip((*graph.inputs, *graph.outputs), (*input_names, *output_names), strict=True))
-    # Other values give way; canonical names them anew.
-    for node in graph.all_nodes():
-        for value in node.outputs:
-            if value not in wanted and value.name in wanted.values():
-                value.name = None
-    for name in list(graph.initializers):
-        if name in wanted.values():
-            graph.initializers[name].name = f"{name}_weight"
-    for value, name in wanted.items():
-        value.name = f"burnish.{name}"
-    for value, name in wanted.items():
-        value.name = name
-
-
-def _apart(names: list[str], taken: list[str]) -> list[str]:
-    """Returns output names that are no input's and that differ from each other."""
-    free: list[str] = []
-    for name in names:
-        while name in taken or name in free:
-            name += "_output"
-        free.append(name)
-    return free
-
-
 def _verify(
     model: Model,
     call: _Call,
@@ -386,10 +338,10 @@ def _verify(
             expected[id(sample)] = dict(zip(names, call.arrays(sample), strict=True))
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
             shapes = {name: one.shape for name, one in sample.items()}
-            reason = f"{what} itself fails on random inputs of shapes {shapes}: {_reason(error)}"
+            fault = f"{what} itself fails on random inputs of shapes {shapes}: {reason(error)}"
             if batches == _BATCHES_CHECKED:
-                raise _BatchFixed(reason) from error
-            raise Unsupported(f"{reason}; pass check=False if these inputs mean nothing") from error
+                raise _BatchFixed(fault) from error
+            raise Unsupported(f"{fault}; pass check=False if these inputs mean nothing") from error
     agreement: Agreement = compare(model, lambda sample: expected[id(sample)], samples)
     half = any(one.dtype == np.float16 for one in examples.values())
     limit = tolerance if tolerance is not None else (1e-2 if half else 1e-4)
@@ -439,29 +391,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for one, level in zip(loggers, levels, strict=True):
             one.setLevel(level)
-
-
-def _explain(error: BaseException) -> str:
-    reason = _reason(error)
-    everything = " ".join(str(one) for one in _chain(error))
-    for pattern, hint in _HINTS:
-        if re.search(pattern, everything):
-            return f"{reason}; {hint}"
-    return reason
-
-
-def _reason(error: BaseException) -> str:
-    """Returns the first cause of an error in one line."""
-    cause = list(_chain(error))[-1]
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(cause))
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return (lines[0][:300] if lines else "") or type(cause).__name__
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    one: BaseException | None = error
-    while one is not None and id(one) not in seen:
-        seen.add(id(one))
-        yield one
-        one = one.__cause__

@@ -42,7 +42,7 @@ def latencies(result: Result, width: int = 960) -> Markup | None:
         return None
     wide = width > _NARROW
     left, right = (_names_width([row for row, _ in found]), 168.0) if wide else (8.0, 12.0)
-    pitch, top = (34, 30) if wide else (54, 28)
+    pitch, top = (34, 30) if wide else (54, 6)
     bottom = top + pitch * len(found)
     tails = [_tail(row) for row, _ in found]
     every = [*np.concatenate([values for _, values in found]), *(t for t in tails if t)]
@@ -280,5 +280,5 @@ def _grid(xs: Axis, top: float, bottom: float, n: int) -> list[Markup]:
 
 
 def _x_title(text: str, xs: Axis, bottom: float) -> Markup:
-    middle = (xs.start + xs.end) / 2
+    middle = max((xs.start + xs.end) / 2, text_width(text, 12) / 2 + 2)
     return tag("text", text, x=middle, y=bottom + 42, text_anchor="middle", class_="axis-title")

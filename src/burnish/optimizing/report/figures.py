@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from burnish.core.goal import Verdict
@@ -20,6 +21,7 @@ NOTHING = "–"
 _SIZES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
 _RATIOS = ("x", "×", "ratio")
 _UNITS = {"size": "bytes", "memory": "bytes", "latency": "ms", "speed-up": "×"}
+_ACRONYMS = {"cpu": "CPU", "gpu": "GPU", "os": "OS"}
 _LIMIT = re.compile(
     r"(?P<words>(?P<what>\S+) at (?:most|least)) (?P<limit>[-+.\de]+)(?: (?P<unit>.+))?"
 )
@@ -97,7 +99,10 @@ def limit(value: float, unit: str) -> str:
     ('29.43 MB', '4 ms', '0.5 points')
     """
     divisor, _, suffix = _style(value, unit)
-    return f"{value / divisor:.4g}{suffix}".replace("-", "−")
+    text = f"{value / divisor:.4g}"
+    if "e" in text:
+        text = significant(float(text), 4)
+    return f"{text}{suffix}".replace("-", "−")
 
 
 def value(one: Measurement, unit: bool = True) -> str:
@@ -128,6 +133,11 @@ def full(one: Measurement) -> str:
     '0.10 points [−0.20, 0.40]'
     """
     return f"{value(one)} {interval(one)}".rstrip()
+
+
+def drop(one: Measurement) -> Measurement:
+    """Returns the drop with its unit as it is read: percentages differ by points."""
+    return replace(one, unit="points") if one.unit == "%" else one
 
 
 def count(n: int, noun: str) -> str:
@@ -162,6 +172,8 @@ def requirement(verdict: Verdict) -> str:
     if match is None:
         return verdict.requirement
     unit = match["unit"] or _UNITS.get(match["what"], "")
+    if (match["what"], unit) == ("drop", "%"):
+        unit = "points"
     try:
         return f"{match['words']} {limit(float(match['limit']), unit)}"
     except ValueError:
@@ -196,8 +208,9 @@ def entry(key: str, value: Any) -> tuple[str, str]:
                 key = key.removesuffix(suffix)
                 text = duration(value) if unit == "s" else quantity(value, unit)
                 break
-    words = key.removeprefix("n_").replace("_", " ").strip()
-    return words[:1].upper() + words[1:], text or _plain(value)
+    words = [_ACRONYMS.get(word, word) for word in key.removeprefix("n_").split("_") if word]
+    said = " ".join(words)
+    return said[:1].upper() + said[1:], text or _plain(value)
 
 
 def _plain(value: Any) -> str:
@@ -208,7 +221,7 @@ def _plain(value: Any) -> str:
     if isinstance(value, int):
         return str(value)
     if isinstance(value, float):
-        return fixed(value, 0) if value.is_integer() else significant(value, 4)
+        return fixed(value, 0) if value.is_integer() else f"{value:.4g}".replace("-", "−")
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_plain(one)}" for key, one in value.items()) or NOTHING
     if isinstance(value, Sequence) and not isinstance(value, str):

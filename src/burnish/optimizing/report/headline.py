@@ -40,7 +40,8 @@ def headline(result: Result) -> Headline:
     best = result.best
     kept = not best.recipe and best.model == result.fp32.model
     name, where = names.printable(best.name) or "unnamed", names.setting(best)
-    limits = bool(result.goal.to_dict().keys() - {"objective"})
+    goal = result.goal.to_dict().items()
+    limits = any(value is not None for name, value in goal if name != "objective")
     verdict = f"Goal {result.status}" if limits else "No limit was set"
     if kept:
         chosen = f"The original model on {where}"
@@ -70,13 +71,14 @@ def _gains(result: Result, intervals: bool) -> str:
     parts = []
     speed = best.get("speedup")
     if speed is not None:
-        ratio = figures.full(speed) if intervals else figures.value(speed)
+        ratio = figures.value(speed)
+        interval = f" {figures.interval(speed)}".rstrip() if intervals else ""
         if speed.low > 1:
-            parts.append(f"{ratio} faster")
+            parts.append(f"{ratio} faster{interval}")
         elif speed.high < 1:
-            parts.append(f"slower, {ratio} the speed")
+            parts.append(f"slower, {ratio} the speed{interval}")
         else:
-            parts.append(f"no faster as far as shown ({ratio})")
+            parts.append(f"no faster as far as shown, {ratio}{interval}")
     if "size" in best and "size" in base and best["size"].value > 0:
         smaller = base["size"].value / best["size"].value
         if smaller >= 1.02:
@@ -95,6 +97,7 @@ def _cost(result: Result, intervals: bool) -> str:
     drop, metric = result.best.measured.get("drop"), names.metric(result)
     if drop is None:
         return f"what it costs in {metric} was not measured"
+    drop = figures.drop(drop)
     say = figures.full if intervals else figures.value
     if drop.value < 0:
         gain = replace(drop, value=-drop.value, low=-drop.high, high=-drop.low)
@@ -105,7 +108,9 @@ def _cost(result: Result, intervals: bool) -> str:
 
 def measured_for(candidate: Candidate, verdict: Verdict) -> Measurement | None:
     """Returns the measurement that a verdict is about."""
-    return candidate.measured.get(_QUANTITIES.get(verdict.requirement.split(" at ")[0], ""))
+    quantity = _QUANTITIES.get(verdict.requirement.split(" at ")[0], "")
+    measured = candidate.measured.get(quantity)
+    return figures.drop(measured) if measured and quantity == "drop" else measured
 
 
 def got(candidate: Candidate, verdict: Verdict) -> str:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -14,11 +15,13 @@ from burnish.core.measurement import Measurement
 from burnish.optimizing.report import charts, figures, names
 from burnish.optimizing.report.account import by_reason
 from burnish.optimizing.report.headline import got, headline, measured_for
-from burnish.optimizing.report.rows import ROLES, rows
+from burnish.optimizing.report.rows import ROLES, drop_unit, rows
 from burnish.optimizing.result import Result
 
 _WIDE, _NARROW = 1010, 340
-_TOP_LEVEL = ("engines",)
+_BREAKS = re.compile(
+    r"(?<=\d) (?=(?:%|ms|s|[kMG]?B|points|samples)(?![a-z]))|(?<=\d,) (?=[−\d.,]+\])"
+)
 
 
 def html(result: Result) -> str:
@@ -32,21 +35,24 @@ def html(result: Result) -> str:
         result=result,
         model=names.printable(result.model),
         task=names.printable(result.task),
-        created=names.printable(result.created).replace("T", " ").removesuffix("Z"),
+        created=names.printable(result.created)
+        .replace("T", " ")
+        .removesuffix("Z")
+        .removesuffix("+00:00"),
         said=headline(result),
         setting=names.setting(best),
         metric=names.metric(result),
         key_figures=_key_figures(result),
         rows=rows(result),
         roles=ROLES,
-        drop_unit=_drop_unit(result),
+        drop_unit=drop_unit(result),
         verdicts=_verdicts(result),
         charts=_charts(result),
         applied=[names.printable(one) for one in best.applied],
         skipped=by_reason(best.skipped),
         passed_over=by_reason(result.passed_over),
         warnings=[names.printable(one) for one in result.warnings],
-        machine=_facts({k: v for k, v in result.machine.items() if k not in _TOP_LEVEL}),
+        machine=_facts({k: v for k, v in result.machine.items() if k != "engines"}),
         engines=_facts(result.machine.get("engines", {}), keep_keys=True),
         protocol=_facts(result.protocol),
         command=names.printable(result.command, newline=True),
@@ -64,7 +70,13 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["together"] = _together
     return environment.get_template("report.html.j2")
+
+
+def _together(text: str) -> str:
+    """Keeps a figure on one line with its unit, and an interval whole."""
+    return _BREAKS.sub("\u00a0", text).replace("top-", "top\u2011")
 
 
 @dataclass(frozen=True)
@@ -114,12 +126,7 @@ def _smaller(best: dict[str, Measurement] | Any, base: dict[str, Measurement] | 
 
 
 def _dropped(drop: Measurement | None) -> str:
-    return f"drop {figures.full(drop)}" if drop is not None else ""
-
-
-def _drop_unit(result: Result) -> str:
-    every = (result.best, *result.candidates)
-    return next((one.measured["drop"].unit for one in every if "drop" in one.measured), "")
+    return f"drop {figures.full(figures.drop(drop))}" if drop is not None else ""
 
 
 def _verdicts(result: Result) -> list[dict[str, str]]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from burnish.optimizing.report import figures, names
 from burnish.optimizing.report.account import by_reason
 from burnish.optimizing.report.headline import got, headline
-from burnish.optimizing.report.rows import ROLES, rows
+from burnish.optimizing.report.rows import ROLES, drop_unit, rows
 from burnish.optimizing.result import Result
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|<>&~$-])")
@@ -63,7 +63,7 @@ def markdown(result: Result) -> str:
 
 
 def _measured(result: Result) -> str:
-    unit = next((r.measured["drop"].unit for r in result.candidates if "drop" in r.measured), "")
+    unit = drop_unit(result)
     head = ["", "engine", "size", "p50 latency", "vs best fp32", "samples/s"]
     head += [names.metric(result), f"drop, {unit}" if unit else "drop", "agreement", "goal"]
     lines = []

@@ -61,13 +61,12 @@ def setting(one: Candidate) -> str:
 def metric(result: Result) -> str:
     """Returns the name of the Task's metric.
 
-    It is the quantity of the measurement kept under "metric", or else what `extra` or the
-    protocol say under "metric".
+    It is the condition "metric" of the measurement, or else the measurement's quantity.
     """
     for one in (result.best, result.fp32, *result.candidates, *result.baselines):
         if "metric" in one.measured:
-            name = one.measured["metric"].quantity
-            if name != "metric":
+            measured = one.measured["metric"]
+            name = str(measured.conditions.get("metric") or measured.quantity)
+            if name and name != "metric":
                 return _METRICS.get(name, printable(name).replace("_", " "))
-    name = str(result.extra.get("metric") or result.protocol.get("metric") or "")
-    return _METRICS.get(name, printable(name).replace("_", " ")) or "accuracy"
+    return "accuracy"

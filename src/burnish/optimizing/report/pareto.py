@@ -29,6 +29,7 @@ from burnish.optimizing.report.svg import (
 from burnish.optimizing.result import Result
 
 _LOG_FROM = 5.0
+_FAR = 1.5
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class _Point:
 
 def pareto(result: Result, width: int = 960) -> Markup | None:
     """Returns the plot, `width` pixels wide, or None when nothing has both figures."""
-    points = _points(result)
+    points, far = _near(_points(result))
     if not points:
         return None
     wide = width > 500
@@ -60,11 +61,16 @@ def pareto(result: Result, width: int = 960) -> Markup | None:
         name = "agreement with fp32"
     higher = points[0].quality.better == "higher"
     parts = _frame(xs, ys, wide)
-    goal, boxes = _goal(limits, xs, ys, higher, wide)
+    goal, boxes, lines = _goal(limits, xs, ys, higher)
     parts += goal
     unit = points[0].quality.unit
     parts += _titles(name, unit, higher, xs, ys, height)
     parts.append(_frontier(points, xs, ys, higher))
+    for i, p in enumerate(far):
+        text = f"{names.shorten(p.row.label, 30 if wide else 18)}: {figures.value(p.latency)} →"
+        at = bottom - 10 - 18 * i
+        parts.append(tag("text", text, x=right - 6, y=at, text_anchor="end", class_="tick halo"))
+        boxes.append((right - 8 - text_width(text, 12), at - 12, right, at + 4))
     marks, discs = _marks(result, points, xs, ys, wide)
     parts += marks
     ranked = sorted(zip(points, discs, strict=True), key=lambda one: _rank(one[0], points, higher))
@@ -72,19 +78,20 @@ def pareto(result: Result, width: int = 960) -> Markup | None:
     for p, disc in ranked:
         text = names.shorten(p.row.label, 36 if wide else 22)
         radius = (disc[2] - disc[0]) / 2
-        at = xs.at(p.latency.value), ys.at(p.quality.value)
-        wanted.append((text, text_width(text, bold=p.row.chosen), *at, radius))
-    obstacles = boxes + [_shrunk(disc) for disc in discs] + [_upright(p, xs, ys) for p in points]
-    placed = place(wanted, (left + 2, top + 2, right - 2, bottom - 2), obstacles)
-    for (p, disc), label in zip(ranked, placed, strict=True):
+        x, y = xs.at(p.latency.value), ys.at(p.quality.value)
+        wanted.append((text, text_width(text, bold=p.row.chosen), x, y, radius))
+    whiskers = [_upright(p, xs, ys) for p in points]
+    obstacles = [*boxes, *map(_shrunk, discs), *(whiskers if wide else ())]
+    avoid = [*lines, *_steps(points, xs, ys, higher), *whiskers]
+    placed = place(wanted, (left + 2, top + 2, right - 2, bottom - 2), obstacles, avoid)
+    for (p, _), label in zip(ranked, placed, strict=True):
         if label is not None:
-            parts += _label(label, disc, p.row.look)
-    best = result.best.measured
+            parts += _label(label, p.row.look)
     description = f"{figures.count(len(points), 'point')}, lower latency to the left. " + "; ".join(
         f"{p.row.label}: {_said(p, name)}" for p in points
     )
     title = f"{name[:1].upper() + name[1:]} against latency"
-    if "latency" in best:
+    if "latency" in result.best.measured:
         description += f". Chosen: {names.printable(result.best.name)}."
     return figure("pareto", title, description, width, height, parts)
 
@@ -116,8 +123,22 @@ def _points(result: Result) -> list[_Point]:
     return points
 
 
+def _near(points: list[_Point]) -> tuple[list[_Point], list[_Point]]:
+    """Parts off the source framework's run where it would squeeze all others into a corner.
+
+    It is then named at the edge, with its latency, instead of drawn.
+    """
+    others = [p.latency.value for p in points if p.row.role != "eager"]
+    edge = _FAR * max(others) if len(others) > 1 else math.inf
+    far = [p for p in points if p.row.role == "eager" and p.latency.value > edge]
+    return [p for p in points if p not in far], far
+
+
 def _limits(result: Result, points: list[_Point]) -> list[float]:
-    """The goal's latency limit and quality limit; nan where there is none."""
+    """The goal's latency limit and quality limit; nan where there is none.
+
+    A limit that all keep by far is left out, since it would squeeze the plot.
+    """
     latency, base = math.inf, result.fp32.measured
     if result.goal.max_latency_ms is not None:
         latency = result.goal.max_latency_ms
@@ -129,6 +150,12 @@ def _limits(result: Result, points: list[_Point]) -> list[float]:
         if drop is not None:
             sign = -1 if base["metric"].better == "higher" else 1
             quality = base["metric"].value + sign * drop
+            low, high = min(p.low for p in points), max(p.high for p in points)
+            beyond = low - quality if sign < 0 else quality - high
+            if beyond > 1.5 * (high - low) > 0:
+                quality = math.nan
+    if latency > 2 * max(p.latency.high for p in points):
+        latency = math.nan
     return [latency if math.isfinite(latency) else math.nan, quality]
 
 
@@ -159,11 +186,11 @@ def _titles(name: str, unit: str, higher: bool, xs: Axis, ys: Axis, height: int)
 
 
 def _goal(
-    limits: list[float], xs: Axis, ys: Axis, higher: bool, wide: bool
-) -> tuple[list[Markup], list[Box]]:
-    """Shades what the goal rules out, and names its limits on their lines."""
+    limits: list[float], xs: Axis, ys: Axis, higher: bool
+) -> tuple[list[Markup], list[Box], list[Box]]:
+    """Shades what the goal rules out and names its limits; also the names' and lines' boxes."""
     latency, quality = limits
-    parts, boxes = list[Markup](), list[Box]()
+    parts, boxes, lines = list[Markup](), list[Box](), list[Box]()
     x = xs.at(latency) if not math.isnan(latency) else xs.end
     if not math.isnan(latency):
         parts.append(_shade(x, ys.end, xs.end, ys.start))
@@ -172,7 +199,8 @@ def _goal(
         width, left = text_width(text, 12), x + 6
         if left + width > xs.end:
             left = x - 6 - width
-        boxes += [(left, ys.end + 2, left + width, ys.end + 18), (x - 1, ys.end, x + 1, ys.start)]
+        boxes.append((left, ys.end + 2, left + width, ys.end + 18))
+        lines.append((x - 1, ys.end, x + 1, ys.start))
         parts.append(tag("text", text, x=left, y=ys.end + 14, class_="limit-label halo"))
     if not math.isnan(quality):
         y = ys.at(quality)
@@ -182,12 +210,12 @@ def _goal(
         text = f"goal: {words} {quality:.4g}"
         width = text_width(text, 12)
         text_y = y + 15 if higher else y - 6
-        boxes += [(xs.end - width - 6, text_y - 12, xs.end - 4, text_y + 3)]
-        boxes += [(xs.start, y - 1, xs.end, y + 1)]
+        boxes.append((xs.end - width - 6, text_y - 12, xs.end - 4, text_y + 3))
+        lines.append((xs.start, y - 1, xs.end, y + 1))
         parts.append(
             tag("text", text, x=xs.end - 6, y=text_y, text_anchor="end", class_="limit-label halo")
         )
-    return parts, boxes
+    return parts, boxes, lines
 
 
 def _shade(left: float, top: float, right: float, bottom: float) -> Markup:
@@ -224,6 +252,18 @@ def _frontier(points: list[_Point], xs: Axis, ys: Axis, higher: bool) -> Markup:
     for p in found:
         path += f"H{xs.at(p.latency.value):.1f}V{ys.at(p.quality.value):.1f}"
     return tag("path", d=path + f"H{xs.end:.1f}", class_="frontier")
+
+
+def _steps(points: list[_Point], xs: Axis, ys: Axis, higher: bool) -> list[Box]:
+    """Boxes around the frontier's lines, for labels to keep clear of."""
+    found, boxes = _on_frontier(points, higher), list[Box]()
+    edge = ys.start if higher else ys.end
+    ends = [xs.at(p.latency.value) for p in found[1:]] + [xs.end]
+    for p, end in zip(found, ends, strict=True):
+        x, y = xs.at(p.latency.value), ys.at(p.quality.value)
+        boxes += [(x, y - 2, end, y + 2), (x - 2, min(edge, y), x + 2, max(edge, y))]
+        edge = y
+    return boxes
 
 
 def _rank(point: _Point, points: list[_Point], higher: bool) -> tuple[int, float]:
@@ -263,7 +303,7 @@ def _marks(
 
 def _shrunk(box: Box) -> Box:
     """The square inside a disc's bounds that a label may not enter; corners are free."""
-    trim = (box[2] - box[0]) * 0.1
+    trim = (box[2] - box[0]) * 0.06
     return box[0] + trim, box[1] + trim, box[2] - trim, box[3] - trim
 
 
@@ -273,21 +313,19 @@ def _upright(point: _Point, xs: Axis, ys: Axis) -> Box:
     return x - 1.5, low, x + 1.5, high
 
 
-def _label(label: Label, disc: Box, look: str) -> list[Markup]:
-    """The text, and a leader from the disc's edge when the text stands away from it."""
+def _label(label: Label, look: str) -> list[Markup]:
     text = tag(
-        "text", label.text, x=label.x, y=label.y, text_anchor=label.anchor,
+        "text",
+        label.text,
+        x=label.x,
+        y=label.y,
+        text_anchor=label.anchor,
         class_=f"label halo {look}",
-    )  # fmt: skip
-    if not label.far:
+    )
+    if label.leader is None:
         return [text]
-    x, y = (disc[0] + disc[2]) / 2, (disc[1] + disc[3]) / 2
-    left, top, right, bottom = label.box
-    to_x, to_y = min(max(x, left), right), min(max(y, top), bottom)
-    reach = math.hypot(to_x - x, to_y - y)
-    edge = min((disc[2] - disc[0]) / 2 / reach, 1.0) if reach else 0.0
-    from_x, from_y = x + edge * (to_x - x), y + edge * (to_y - y)
-    return [tag("line", x1=from_x, y1=from_y, x2=to_x, y2=to_y, class_="leader"), text]
+    x1, y1, x2, y2 = label.leader
+    return [tag("line", x1=x1, y1=y1, x2=x2, y2=y2, class_="leader"), text]
 
 
 def _said(point: _Point, name: str) -> str:

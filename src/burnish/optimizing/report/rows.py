@@ -72,6 +72,8 @@ def rows(result: Result) -> list[Row]:
         kept.insert(0, result.best)
     known = [one for one, _ in ordered]
     ordered += [(one, "kept") for one in kept if not any(_same(one, other) for other in known)]
+    # The choice carries the verdicts, also where it is a baseline.
+    ordered = [(result.best if _same(one, result.best) else one, role) for one, role in ordered]
     labels = _labels([one for one, _ in ordered])
     return [
         _row(result, one, role, label) for (one, role), label in zip(ordered, labels, strict=True)
@@ -100,6 +102,7 @@ def _labels(candidates: list[Candidate]) -> list[str]:
 
 def _row(result: Result, one: Candidate, role: Role, label: str) -> Row:
     measured, base = one.measured, result.fp32.measured
+    chosen = _same(one, result.best)
     size = _cell(measured.get("size"))
     if role == "kept" and "size" in measured and "size" in base and base["size"].value > 0:
         share = 100 * measured["size"].value / base["size"].value
@@ -108,7 +111,7 @@ def _row(result: Result, one: Candidate, role: Role, label: str) -> Row:
     return Row(
         candidate=one,
         role=role,
-        chosen=_same(one, result.best),
+        chosen=chosen,
         label=label,
         name=names.printable(one.name) or "unnamed",
         engine=Cell(names.engine(one), str(one.setting)),
@@ -119,7 +122,7 @@ def _row(result: Result, one: Candidate, role: Role, label: str) -> Row:
         metric=_cell(measured.get("metric")),
         drop=_drop(one) if role == "kept" else Cell(),
         agreement=_cell(measured.get("agreement")),
-        goal=Cell(one.status) if role == "kept" and one.verdicts else Cell(),
+        goal=Cell(one.status) if (role == "kept" or chosen) and one.verdicts else Cell(),
     )
 
 
@@ -149,4 +152,10 @@ def _drop(one: Candidate) -> Cell:
     status = verdict.status if verdict else "no limit"
     if measured is None:
         return Cell(figures.NOTHING, status if verdict else "")
-    return Cell(figures.value(measured, unit=False), status)
+    return Cell(figures.value(figures.drop(measured), unit=False), status)
+
+
+def drop_unit(result: Result) -> str:
+    """Returns the unit of the drops, for a column's head."""
+    every = (one.measured.get("drop") for one in (result.best, *result.candidates))
+    return next((figures.drop(one).unit for one in every if one is not None), "")

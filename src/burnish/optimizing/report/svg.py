@@ -140,13 +140,6 @@ def _log_ticks(low: float, high: float, n: int) -> list[float]:
     return inside
 
 
-def overlap(a: Box, b: Box) -> float:
-    """Returns the area that two boxes share."""
-    wide = min(a[2], b[2]) - max(a[0], b[0])
-    high = min(a[3], b[3]) - max(a[1], b[1])
-    return wide * high if wide > 0 and high > 0 else 0.0
-
-
 @dataclass(frozen=True)
 class Label:
     """A text placed beside its point; `leader` is drawn from the point when it is far."""
@@ -156,32 +149,57 @@ class Label:
     y: float
     anchor: Literal["start", "middle", "end"]
     box: Box
-    far: bool
+    leader: tuple[float, float, float, float] | None
+    """From the point's edge to the text, when that stands away from it."""
 
 
 def place(
-    points: Sequence[tuple[str, float, float, float, float]], bounds: Box, taken: Sequence[Box]
+    points: Sequence[tuple[str, float, float, float, float]],
+    bounds: Box,
+    taken: Sequence[Box],
+    avoid: Sequence[Box] = (),
 ) -> list[Label | None]:
     """Returns a label for each (text, its width, x, y, radius), or None where no room is free.
 
-    Earlier points choose first. No label overlaps another, a box in `taken`, or the bounds.
+    Earlier points choose first. No label overlaps another, a leader, a box in `taken`, or
+    the bounds; boxes in `avoid` are kept clear while there is room elsewhere.
     """
-    boxes, labels = list(taken), list[Label | None]()
-    for text, width, x, y, radius in points:
-        free = (
-            label
-            for label in _around(text, width, x, y, radius)
-            if _inside(label.box, bounds) and not any(overlap(label.box, box) for box in boxes)
-        )
-        label = next(free, None)
-        labels.append(label)
-        if label is not None:
-            boxes.append(label.box)
+    boxes, drawn, labels = list(taken), list[Box](), list[Label | None]()
+    for point in points:
+        chosen: Label | None = None
+        for label in _around(*point):
+            if not _inside(label.box, bounds) or _hits(label.box, boxes):
+                continue
+            if any(_hits(dot, drawn) for dot in _trail(label)):
+                continue
+            if not _hits(label.box, avoid):
+                chosen = label
+                break
+            chosen = chosen or label
+        labels.append(chosen)
+        if chosen is not None:
+            boxes += [chosen.box, *_trail(chosen)]
+            drawn += [chosen.box, *_trail(chosen)]
     return labels
 
 
+def _hits(one: Box, boxes: Iterable[Box]) -> bool:
+    left, top, right, bottom = one
+    return any(left < b[2] and b[0] < right and top < b[3] and b[1] < bottom for b in boxes)
+
+
+def _trail(label: Label) -> list[Box]:
+    """Small boxes along the leader."""
+    if label.leader is None:
+        return []
+    x1, y1, x2, y2 = label.leader
+    n = max(2, int(math.hypot(x2 - x1, y2 - y1) / 4))
+    dots = (((x2 - x1) * i / n + x1, (y2 - y1) * i / n + y1) for i in range(n))
+    return [(x - 1.5, y - 1.5, x + 1.5, y + 1.5) for x, y in dots]
+
+
 def _around(text: str, width: float, x: float, y: float, radius: float) -> Iterable[Label]:
-    high = FONT * 1.15
+    high = FONT * 1.3
     for distance in (4, 10, 18, 28, 40, 54, 70, 90, 112):
         for angle in (0, 180, -45, -135, 45, 135, -90, 90, -20, -160, 20, 160, -70, 70, -110, 110):
             reach = radius + distance
@@ -194,8 +212,16 @@ def _around(text: str, width: float, x: float, y: float, radius: float) -> Itera
             left = at_x - (0 if anchor == "start" else width if anchor == "end" else width / 2)
             # A label right above or below stands on its edge, not on its middle.
             middle = at_y + high / 2 * (1 if angle == 90 else -1 if angle == -90 else 0)
-            box = (left - 1, middle - high / 2, left + width + 1, middle + high / 2)
-            yield Label(text, at_x, middle + FONT * 0.35, anchor, box, distance > 10)
+            box = (left - 2, middle - high / 2, left + width + 2, middle + high / 2)
+            leader = _leader(x, y, radius, box) if distance > 10 else None
+            yield Label(text, at_x, middle + FONT * 0.35, anchor, box, leader)
+
+
+def _leader(x: float, y: float, radius: float, box: Box) -> tuple[float, float, float, float]:
+    to_x, to_y = min(max(x, box[0]), box[2]), min(max(y, box[1]), box[3])
+    reach = math.hypot(to_x - x, to_y - y)
+    edge = min(radius / reach, 1.0) if reach else 0.0
+    return x + edge * (to_x - x), y + edge * (to_y - y), to_x, to_y
 
 
 def _inside(box: Box, bounds: Box) -> bool:

@@ -19,7 +19,7 @@ from rich.text import Text
 from burnish.optimizing.report import figures, names
 from burnish.optimizing.report.account import by_reason
 from burnish.optimizing.report.headline import headline
-from burnish.optimizing.report.rows import Cell, Row, rows
+from burnish.optimizing.report.rows import Cell, Row, drop_unit, rows
 from burnish.optimizing.result import Result
 
 _STATUS_STYLES = {"met": "green", "not met": "bold red", "not shown": "yellow"}
@@ -56,7 +56,7 @@ def table(result: Result, width: int = 100) -> Table:
     goal, then the throughput, then the agreement; long names are shortened.
     """
     lines = rows(result)
-    titles = {"metric": names.shorten(names.metric(result), 14), "unit": _drop_unit(result)}
+    titles = {"metric": names.shorten(names.metric(result), 14), "unit": drop_unit(result)}
     columns = [
         (one, [_title(one, titles), *(_cell(one.cell(row)) for row in lines)]) for one in _COLUMNS
     ]
@@ -86,11 +86,6 @@ def _width(cells: list[Text]) -> int:
 
 def _bare(cell: Cell) -> Cell:
     return Cell(cell.main.removesuffix(" ms"), cell.below)
-
-
-def _drop_unit(result: Result) -> str:
-    every = (result.best, *result.candidates)
-    return next((one.measured["drop"].unit for one in every if "drop" in one.measured), "")
 
 
 def _name(row: Row, room: int) -> Text:

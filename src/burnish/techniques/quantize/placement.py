@@ -8,12 +8,12 @@ Operators are of four kinds.
 2. Pass-through (MaxPool, Reshape, Concat, …): they only move values, so input and output
    share one grid, and they run on integers for free.
 3. Element-wise and averaging (Add, GlobalAveragePool, …): they have int8 kernels, worth it
-   between compute operators only.
+   only where their output is quantized anyway.
 4. All others stay in float: what they read is dequantized, what they give is quantized
    again only when a compute operator reads it.
 
-So a tensor is quantized when something downstream demands it; what follows the last
-compute operator is never quantized, since its rounding would buy no speed.
+So a tensor is quantized when a compute operator downstream demands it; what follows the
+last compute operator is never quantized, since its rounding would buy no speed.
 
 "dense" quantizes every tensor that is demanded. "sparse" leaves one convolution's output
 unrounded on its way into an Add, which an engine may then compute inside the convolution
@@ -133,25 +133,21 @@ def _demanded(
 ) -> set[ir.Value]:
     """Returns the tensors to quantize: one walk from the outputs to the inputs."""
     demanded: set[ir.Value] = set()
-    live: set[ir.Value] = set()  # upstream of a compute node
+    # What a Relu or Clip in front of a quantizer reads is wanted too: the clamp belongs to
+    # the operator before it, and only its output is rounded.
+    clamped: set[ir.Value] = set()
     for node in reversed(list(graph)):
-        is_live = any(output in live for output in node.outputs)
-        wanted = any(output in demanded for output in node.outputs)
         inputs = [v for v in node.inputs if v is not None and v.const_value is None]
+        wanted = any(output in demanded or output in clamped for output in node.outputs)
         if node in compute:
             demanded.add(inputs[0])
-        elif is_live and node.name not in kept and all(_is_float(v) for v in inputs):
-            if node.op_type in _PASS and wanted and _moves_only(node):
+        elif wanted and node.name not in kept and all(_is_float(v) for v in inputs):
+            if node.op_type in _CLAMPS:
+                clamped.update(inputs)
+            elif node.op_type in _PASS and _moves_only(node):
                 demanded.update(inputs)
             elif node.op_type in _ELEMENT and len(inputs) == len(node.inputs):
                 demanded.update(_element_inputs(node, inputs, placement))
-        if node in compute or is_live:
-            live.update(inputs)
-    # A clamp between a compute node and its quantizer belongs to the compute node.
-    for value in list(demanded):
-        user = _only_user(value)
-        if user is not None and user.op_type in _CLAMPS and user.outputs[0] in demanded:
-            demanded.discard(value)
     return {value for value in demanded if not value.is_graph_output() and _is_float(value)}
 
 
@@ -201,11 +197,6 @@ def _groups(graph: ir.Graph, demanded: set[ir.Value]) -> list[tuple[ir.Value, ..
         if value in demanded:
             groups.setdefault(find(value), []).append(value)
     return [tuple(group) for group in groups.values()]
-
-
-def _only_user(value: ir.Value) -> ir.Node | None:
-    users = {use.node for use in value.uses()}
-    return users.pop() if len(users) == 1 else None
 
 
 def _is_float(value: ir.Value) -> bool:

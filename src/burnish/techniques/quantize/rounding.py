@@ -132,7 +132,9 @@ class Layer:
     @property
     def width(self) -> int:
         """The inputs of one group."""
-        return int(self.weight[0].size if self._is_conv else self.weight.shape[1 - self.compute.axis])
+        return int(
+            self.weight[0].size if self._is_conv else self.weight.shape[1 - self.compute.axis]
+        )
 
     @property
     def _is_conv(self) -> bool:

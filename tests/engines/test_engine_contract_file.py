@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+import subprocess
+import sys
+
+import pytest
+
+from burnish.core.errors import Misuse
+from burnish.engines.engine import by_name, installed
+
+
+def test_versions_load_no_runtime() -> None:
+    program = (
+        "import sys\n"
+        "from burnish.core import catalogue\n"
+        "for name in catalogue.names('engines'):\n"
+        "    assert catalogue.find('engines', name).version()\n"
+        "heavy = {'torch', 'openvino', 'onnxruntime'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_installed_engines_run_any_model() -> None:
+    names = [engine.name for engine in installed()]
+    assert "onnxruntime" in names
+    assert "torch" not in names
+
+
+def test_an_unknown_engine_is_named_with_the_nearest() -> None:
+    with pytest.raises(Misuse, match="did you mean 'openvino'"):
+        by_name("openvin")

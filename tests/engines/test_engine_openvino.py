@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from engine_contract import EngineContract
+from onnx import TensorProto, helper
+from small_models import convolutional, make, random_inputs
+
+from burnish.core.candidate import Setting
+from burnish.engines.openvino import OpenVino
+
+pytest.importorskip("openvino")
+
+
+class TestOpenVino(EngineContract):
+    @pytest.fixture
+    def engine(self) -> OpenVino:
+        return OpenVino()
+
+
+def test_float_models_keep_float32_precision() -> None:
+    # bfloat16 has 8 bits: it would miss the reference by about 1 %, whatever the CPU.
+    import openvino
+
+    with OpenVino().open(convolutional(), Setting(2, 1)) as session:
+        session.run(random_inputs(convolutional(), 1))
+        request = session._pools[1].get()
+        compiled = request.get_compiled_model()
+    assert compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
+    assert compiled.get_property("NUM_STREAMS") == 1
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == 2
+    assert compiled.get_property("ENABLE_CPU_PINNING") is False
+
+
+def test_compiled_batch_sizes_are_bounded() -> None:
+    model = convolutional()
+    with OpenVino().open(model, Setting()) as session:
+        assert list(session._pools) == [1]
+        for batch in range(1, 30):
+            session.run(random_inputs(model, batch))
+        assert len(session._pools) == 9
+
+
+def test_a_model_of_fixed_batch_size_runs() -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["y"], "relu")]
+    model = make(nodes, [("x", TensorProto.FLOAT, [2, 3])], [("y", TensorProto.FLOAT, [2, 3])])
+    x = np.array([[-1, 0, 1], [2, -2, 3]], np.float32)
+    with OpenVino().open(model, Setting()) as session:
+        np.testing.assert_array_equal(session.run({"x": x})["y"], np.maximum(x, 0))
+
+
+@pytest.mark.slow
+def test_no_telemetry_is_loaded() -> None:
+    program = (
+        "import sys; sys.path.insert(0, 'tests/contracts')\n"
+        "from small_models import convolutional\n"
+        "from burnish.core.candidate import Setting\n"
+        "from burnish.engines.openvino import OpenVino\n"
+        "OpenVino().open(convolutional(), Setting()).close()\n"
+        "assert not [m for m in sys.modules if 'telemetry' in m]\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
