@@ -4,4 +4,6 @@
 import sys
 from pathlib import Path
 
+import burnish  # noqa: F401 - before any test imports a runtime, so that none reports home
+
 sys.path.insert(0, str(Path(__file__).parent / "contracts"))

@@ -7,7 +7,12 @@ neither PyTorch nor an engine.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# ONNX Runtime 1.29 and later write an identifier to disk and report home, unless this is set
+# before they are loaded; so it is set here, which comes before every import of ours.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from burnish.core.errors import Broken, BurnishError, Missing, Misuse, Unsupported

@@ -1,7 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from engine_contract import EngineContract
@@ -11,7 +8,8 @@ from small_models import convolutional, make, random_inputs
 from burnish.core.candidate import Setting
 from burnish.engines.openvino import OpenVino
 
-pytest.importorskip("openvino")
+if OpenVino.version() is None:
+    pytest.skip("OpenVINO is not installed", allow_module_level=True)
 
 
 class TestOpenVino(EngineContract):
@@ -49,16 +47,3 @@ def test_a_model_of_fixed_batch_size_runs() -> None:
     x = np.array([[-1, 0, 1], [2, -2, 3]], np.float32)
     with OpenVino().open(model, Setting()) as session:
         np.testing.assert_array_equal(session.run({"x": x})["y"], np.maximum(x, 0))
-
-
-@pytest.mark.slow
-def test_no_telemetry_is_loaded() -> None:
-    program = (
-        "import sys; sys.path.insert(0, 'tests/contracts')\n"
-        "from small_models import convolutional\n"
-        "from burnish.core.candidate import Setting\n"
-        "from burnish.engines.openvino import OpenVino\n"
-        "OpenVino().open(convolutional(), Setting()).close()\n"
-        "assert not [m for m in sys.modules if 'telemetry' in m]\n"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

@@ -136,7 +136,8 @@ def _verdict(words: str, limit: float, measured: Measurement | None, at_most: bo
     if status == "not shown" and margin > 0 and measured.n:
         # An interval's half-width falls with the square root of the sample count.
         half = abs(worst - measured.value)
-        more = math.ceil(measured.n * (half / margin) ** 2) - measured.n
+        if half < 1e4 * margin:  # a hopeless margin gives no figure
+            more = math.ceil(measured.n * (half / margin) ** 2) - measured.n
     return Verdict(requirement, status, str(measured), more, within=margin >= 0)
 
 

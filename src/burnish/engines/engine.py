@@ -132,9 +132,14 @@ def installed() -> list[Engine]:
 
 
 def by_name(name: str) -> Engine:
-    """Returns one engine. Raises `Misuse` for an unknown name, `Missing` when not installed."""
+    """Returns one engine.
+
+    Raises `Misuse` for the name of none, or of a bound one; `Missing` when not installed.
+    """
     cls = catalogue.find("engines", name)
     if cls.version() is None:
         raise Missing(f"the engine {name}", name, cls.extra)
+    if cls.bound:
+        raise Misuse(f"the engine {name} runs a module given from Python, and no other model")
     engine: Engine = cls()
     return engine

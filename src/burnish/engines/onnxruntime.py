@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from numpy.typing import NDArray
 
 from burnish.core.candidate import Setting
-from burnish.core.errors import Missing, Unsupported
+from burnish.core.errors import Missing, Misuse
 from burnish.core.model import Model
 from burnish.core.technique import Skipped
 from burnish.engines.engine import Engine, Session
@@ -49,6 +49,8 @@ class OnnxRuntime(Engine):
             import onnxruntime
         except ImportError as error:
             raise Missing(f"the engine {self.name}", "onnxruntime") from error
+        # Elsewhere `burnish/__init__.py` has seen to it; on Windows only this does.
+        onnxruntime.disable_telemetry_events()
         payload = model.payload()
         source = str(payload) if isinstance(payload, Path) else payload
         try:
@@ -72,7 +74,7 @@ class _OnnxRuntimeSession(Session):
 
     def execute(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         if self._running is None:
-            raise Unsupported(f"this {self.engine} session is closed: open another")
+            raise Misuse(f"this {self.engine} session is closed: open another")
         try:
             outputs = self._running.run(self._names, dict(inputs))
         except self._errors as error:

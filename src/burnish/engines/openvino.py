@@ -10,6 +10,7 @@ holds its own copy of the weights; later ones share a single dynamic one.
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 from collections.abc import Mapping
 from importlib import metadata
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from burnish.core.candidate import Setting
-from burnish.core.errors import Missing, Unsupported
+from burnish.core.errors import Missing, Misuse
 from burnish.core.model import Model, Signature
 from burnish.core.technique import Skipped
 from burnish.engines.engine import Engine, Session
@@ -54,29 +55,26 @@ class OpenVino(Engine):
 
         Raises `Unsupported`, naming node and operator where known.
         """
-        try:
-            import openvino
-        except ImportError as error:
-            raise Missing(f"the engine {self.name}", "openvino", self.extra) from error
-        core = openvino.Core()
+        package = _import_openvino(self)
+        core = package.Core()
         payload = model.payload()
         source = str(payload) if isinstance(payload, Path) else payload
         try:
             graph = core.read_model(source)
         except (RuntimeError, TypeError, ValueError) as error:
             raise refusal(self.identity, model, "load", error) from error
-        return _OpenVinoSession(self.identity, model, setting, core, graph)
+        return _OpenVinoSession(self.identity, model, setting, package, core, graph)
 
 
 class _OpenVinoSession(Session):
-    def __init__(self, engine: str, model: Model, setting: Setting, core: Any, graph: Any) -> None:
-        import openvino
-
+    def __init__(
+        self, engine: str, model: Model, setting: Setting, package: Any, core: Any, graph: Any
+    ) -> None:
         self.engine = engine
         self.signature = model.signature
         self.setting = setting
         self._model = model
-        self._tensor = openvino.Tensor
+        self._tensor = package.Tensor
         self._core = core
         self._graph = graph
         self._outputs = list(enumerate(spec.name for spec in model.signature.outputs))
@@ -89,7 +87,7 @@ class _OpenVinoSession(Session):
 
     def execute(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         if self._core is None:
-            raise Unsupported(f"this {self.engine} session is closed: open another")
+            raise Misuse(f"this {self.engine} session is closed: open another")
         arrays = [_borrowable(inputs[name]) for name in self._names]
         batch = arrays[0].shape[0] if self._batched else _DYNAMIC
         pool = self._pools.get(batch) or self._pool(batch)
@@ -139,6 +137,29 @@ class _OpenVinoSession(Session):
         except RuntimeError as error:
             raise refusal(self.engine, self._model, "load", error) from error
         return pool
+
+
+_IMPORTING = threading.Lock()
+
+
+def _import_openvino(engine: OpenVino) -> Any:
+    """Returns the package, imported so that it does not report home.
+
+    Importing it sends an event through its telemetry package, and it has no switch for
+    that; but it goes without the package when that cannot be found.
+    """
+    with _IMPORTING:
+        hidden = "openvino" not in sys.modules and "openvino_telemetry" not in sys.modules
+        if hidden:
+            sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+        try:
+            import openvino
+        except ImportError as error:
+            raise Missing(f"the engine {engine.name}", "openvino", engine.extra) from error
+        finally:
+            if hidden:
+                del sys.modules["openvino_telemetry"]
+        return openvino
 
 
 def _properties(setting: Setting) -> dict[str, Any]:

@@ -105,7 +105,7 @@ class _TorchSession(Session):
     def execute(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         engine, torch = self._engine, self._torch
         if engine is None:
-            raise Unsupported(f"this {self.engine} session is closed: open another")
+            raise Misuse(f"this {self.engine} session is closed: open another")
         # The setting is the process's, and another session may have changed it.
         if torch.get_num_threads() != self.setting.threads:
             torch.set_num_threads(self.setting.threads)

@@ -186,7 +186,7 @@ def _initializer(graph: ir.Graph, name: str, array: NDArray[np.floating]) -> ir.
     value = ir.Value(
         name=name,
         const_value=tensor,
-        shape=ir.Shape(tensor.shape),
+        shape=ir.Shape(array.shape),
         type=ir.TensorType(tensor.dtype),
     )
     graph.register_initializer(value)
@@ -196,8 +196,9 @@ def _initializer(graph: ir.Graph, name: str, array: NDArray[np.floating]) -> ir.
 def _bypass(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
     """Takes `node` out: what used its first output uses `value`, under the output's name."""
     output = node.outputs[0]
-    if output.shape is not None:
-        value.shape = output.shape  # a graph's output keeps the shape that it declares
+    # A graph's output keeps the type and shape that it declares.
+    value.type = output.type if output.type is not None else value.type
+    value.shape = output.shape if output.shape is not None else value.shape
     output.replace_all_uses_with(value, replace_graph_outputs=True)
     value.name = output.name
     graph.remove(node, safe=True)

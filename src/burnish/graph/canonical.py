@@ -59,6 +59,7 @@ def is_canonical(graph: ir.Model) -> bool:
     return (
         graph.opset_imports.get("") == OPSET
         and graph.ir_version == _IR_VERSION
+        and bool(graph.graph.name)
         and not graph.functions
         and not any(value.is_initializer() for value in graph.graph.inputs)
         and not any(node.op_type == "Constant" for node in graph.graph)
@@ -220,6 +221,8 @@ def name_all(graph: ir.Model) -> None:
 
     A node without one is called after its operator and its place, as `Conv_12`.
     """
+    for one in graph.graphs():
+        one.name = one.name or "graph"
     taken: set[str] = set()
     for place, node in enumerate(graph.graph.all_nodes()):
         node.name = _free(node.name or f"{node.op_type}_{place}", taken)

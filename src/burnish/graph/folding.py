@@ -13,6 +13,7 @@ from burnish.graph.constants import sizes
 
 _GROWTH_BYTES = 64 * 1024
 _LIMIT_BYTES = 1024**3  # the growth decides, not the size of one constant
+_GROWING = frozenset({"Expand", "Tile", "ConstantOfShape", "Range", "Resize", "Pad", "OneHot"})
 # Folding these would turn int8 weights back into floats.
 _KEPT = frozenset({"DequantizeLinear", "QuantizeLinear"})
 
@@ -51,4 +52,6 @@ def _should_fold(node: ir.Node) -> bool | None:
         shape = sizes(output)
         if shape is not None and None not in shape and output.dtype is not None:
             made += prod(size or 0 for size in shape) * output.dtype.itemsize
+        elif node.op_type in _GROWING:
+            return False  # known once types are inferred anew
     return False if made > freed + _GROWTH_BYTES else None

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import onnx
 import onnx.version_converter
 import onnx_ir as ir
@@ -126,6 +124,3 @@ def _cannot(what: str, version: int, error: Exception) -> Unsupported:
         f"{what} uses operator set {version} and cannot be brought to {OPSET}: {reason}; "
         f"export it with opset {OPSET}"
     )
-
-
-logging.getLogger("onnxscript.version_converter").setLevel(logging.ERROR)

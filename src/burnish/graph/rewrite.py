@@ -81,10 +81,12 @@ def _replace(graph: ir.Graph, node: ir.Node, value: ir.Value, tape: Tape) -> boo
         initializer.name = _free(str(initializer.name), graph)
         graph.register_initializer(initializer)
     for position, new in enumerate(tape.nodes):
-        new.name = new.name or (f"{node.name}" if position == 0 else f"{node.name}.{position}")
-        for output in new.outputs:
-            if output is not value:
-                output.name = f"{old.name}.{new.op_type}"
+        if value in new.outputs:
+            new.name = node.name
+        else:
+            new.name = f"{node.name}.{position}"
+            for output in new.outputs:
+                output.name = f"{old.name}.{position}"
     graph.insert_before(node, tape.nodes)
     if value.producer() in tape.nodes:
         value.name, value.type, value.shape = old.name, old.type, old.shape

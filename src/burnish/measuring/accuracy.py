@@ -53,11 +53,19 @@ class Judged:
     def load(path: str | Path) -> Judged:
         """Returns what `save` wrote. Raises `Misuse` when the file is damaged."""
         try:
-            with np.load(path, allow_pickle=False) as data:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as data:
                 rows = data["rows"].astype(np.float64)
                 value = Measurement.from_dict(json.loads(str(data["value"])))
                 answers = data["answers"].astype(np.int64) if "answers" in data else None
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            EOFError,
+            MemoryError,
+            zipfile.BadZipFile,
+        ) as error:
             raise Misuse(f"{path} holds no judgement: {error}") from error
         return Judged(rows, answers, value, len(rows))
 

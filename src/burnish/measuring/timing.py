@@ -5,8 +5,9 @@ A session opens every contender anew (a fresh memory layout is a real source of 
 warms each up, and holds rounds. In a round each contender, in random order, runs a block
 of calls, of which the first are dropped: caches are cold, and another engine's threads
 may still spin. A round's medians are paired; the interval comes from resampling sessions
-and rounds (`statistics.bootstrap_by_session`). The race ends when every ratio to the
-baseline is known to `precision_ratio`, or when the budget is spent.
+and rounds (`statistics.bootstrap_by_session`). Rounds in which other programs took the
+cores are left out, as far as the system can tell and enough others remain. The race ends
+when every ratio to the baseline is known to `precision_ratio`, or when the budget is spent.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _WINDOW_MS = 5.0
 _STILL_FALLING = 0.98
 _MOST_WINDOWS = 20
 _DISTURBED = 0.03  # of a block's time that our threads waited for a core
-_TRIES = 4
+_TRIES = 2
 _PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 
 
@@ -61,6 +62,9 @@ class Timed:
     baseline, paired by round (None for the baseline, and when either failed).
     `percentiles_ms` holds those that the number of calls supports. `noise_ratio` is the
     spread of the rounds' medians (1.4826 × median absolute deviation) over their median.
+    `waited_ratio` is the time that its threads waited for a core, over the time measured
+    (median over rounds; 0 where the system cannot tell): above some 0.05, other programs
+    were running, and another run need not agree with this one.
     When it failed, `failed` says why, and `latency` is NaN with n = 0.
     """
 
@@ -72,7 +76,17 @@ class Timed:
     n_calls: int = 0
     warmup_calls: int = 0
     noise_ratio: float = math.nan
+    waited_ratio: float = 0.0
     failed: str | None = None
+
+
+@dataclass(frozen=True)
+class _Block:
+    """The kept calls of one contender in one round."""
+
+    calls_ms: NDArray[np.float64]
+    median_ms: float
+    waited_ratio: float
 
 
 class _Runner:
@@ -86,8 +100,7 @@ class _Runner:
         self.conditions: dict[str, Any] = {}
         self.call_ms = 1.0
         self.warmup_calls = 0
-        self.calls_ms: list[NDArray[np.float64]] = []
-        self.rounds_ms: list[list[float]] = []
+        self.sessions: list[list[_Block]] = []
 
     def open(self, warmup_s: float) -> None:
         """Opens a session and warms it up; notes a failure of the engine."""
@@ -104,7 +117,7 @@ class _Runner:
             # The first call checks the inputs, as every call of a user's does once.
             self.session.run(self.contender.inputs)
             self.warmup_calls += 1 + self._warm_up(warmup_s)
-            self.rounds_ms.append([])
+            self.sessions.append([])
         except BurnishError as error:
             self._fail(error)
 
@@ -113,22 +126,22 @@ class _Runner:
         dropped = max(1, math.ceil(_SETTLE_MS / self.call_ms))
         fewest = _FEW_CALLS if self.call_ms < _SLOW_MS else 1
         kept = max(fewest, min(_MOST_CALLS, math.ceil(_BLOCK_MS / self.call_ms)))
-        least_waited = math.inf
+        best: _Block | None = None
         for _ in range(_TRIES):
             waited_ms, start = _waited_ms(), time.perf_counter()
             try:
-                times_ms = self._time(min(dropped, _MOST_CALLS) + kept)[-kept:]
+                calls_ms = self._time(min(dropped, _MOST_CALLS) + kept)[-kept:]
             except BurnishError as error:
                 self._fail(error)
                 return
             elapsed_ms = 1000 * (time.perf_counter() - start)
             waited = (_waited_ms() - waited_ms) / elapsed_ms
-            if waited < least_waited:
-                least_waited, calls_ms = waited, times_ms
+            if best is None or waited < best.waited_ratio:
+                best = _Block(calls_ms, float(np.median(calls_ms)), waited)
             if waited < _DISTURBED:
                 break
-        self.calls_ms.append(calls_ms)
-        self.rounds_ms[-1].append(float(np.median(calls_ms)))
+        if best is not None:
+            self.sessions[-1].append(best)
 
     def close(self) -> None:
         if self.session is not None:
@@ -180,7 +193,7 @@ def race(
     At least `sessions` sessions of five rounds are held, each within its share of
     `budget_s`, and more while intervals are wider than ± `precision_ratio`. A contender
     whose engine fails drops out, and says so in `failed`. Nothing else should run on the
-    machine meanwhile; `noise_ratio` shows when something did.
+    machine meanwhile; `waited_ratio` and `noise_ratio` show when something did.
     Raises `Misuse` when keys are not unique or the baseline is not among them.
     """
     _check(contenders, baseline, budget_s, precision_ratio, sessions)
@@ -223,7 +236,7 @@ def race(
             break
         if held >= sessions and _tight(runners, baseline, precision_ratio, seed):
             break
-    return {key: _timed(runner, runners[baseline], seed) for key, runner in runners.items()}
+    return {key: _timed(runner, runners, baseline, seed) for key, runner in runners.items()}
 
 
 def _check(
@@ -252,43 +265,62 @@ def _running(runners: Mapping[str, _Runner]) -> list[_Runner]:
     return [runner for runner in runners.values() if runner.failed is None]
 
 
-def _pairs(
-    runner: _Runner, base: _Runner
-) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]] | None:
-    """Returns the round medians of the baseline and of the contender, by session."""
-    if runner is base or runner.failed is not None or base.failed is not None:
-        return None
-    pairs = [
-        (np.array(one), np.array(other))
-        for one, other in zip(base.rounds_ms, runner.rounds_ms, strict=True)
+def _rounds_to_use(runners: Mapping[str, _Runner]) -> list[list[int]]:
+    """Returns, for each session, the rounds in which no other program took a core from us.
+
+    Which rounds those are does not depend on how fast the contenders were. When they are
+    too few, all rounds count, and `waited_ratio` shows it.
+    """
+    sessions = zip(*(runner.sessions for runner in _running(runners)), strict=True)
+    waited = [
+        [max(block.waited_ratio for block in one) for one in zip(*blocks, strict=True)]
+        for blocks in sessions
     ]
-    return [one for one, _ in pairs], [other for _, other in pairs]
+    quiet = [[at for at, one in enumerate(rounds) if one < _DISTURBED] for rounds in waited]
+    n_quiet, n_all = sum(map(len, quiet)), sum(map(len, waited))
+    if n_quiet >= max(_LEAST_ROUNDS, n_all / 4) and sum(map(bool, quiet)) >= min(2, len(quiet)):
+        return quiet
+    return [list(range(len(rounds))) for rounds in waited]
+
+
+def _medians(runner: _Runner, use: Sequence[Sequence[int]]) -> list[NDArray[np.float64]]:
+    """Returns the medians of the rounds to use, by session."""
+    return [
+        np.array([blocks[at].median_ms for at in rounds])
+        for blocks, rounds in zip(runner.sessions, use, strict=True)
+        if rounds
+    ]
 
 
 def _tight(runners: Mapping[str, _Runner], baseline: str, precision: float, seed: int) -> bool:
-    for runner in _running(runners):
-        pairs = _pairs(runner, runners[baseline])
-        if pairs is None:
-            # Alone, or with a failed baseline, the latency itself must be tight.
-            if len(_running(runners)) > 1 and runner is runners[baseline]:
-                continue
-            low, high = bootstrap_by_session(runner.rounds_ms, seed=seed)
+    running, base = _running(runners), runners[baseline]
+    use = _rounds_to_use(runners)
+    for runner in running:
+        if runner is base and len(running) > 1:
+            continue
+        own = _medians(runner, use)
+        if runner is base or base.failed is not None:
+            low, high = bootstrap_by_session(own, seed=seed)
         else:
-            _, low, high = paired_ratio(*pairs, seed=seed)
-        if not high / max(low, 1e-300) <= (1 + precision) ** 2:
+            _, low, high = paired_ratio(_medians(base, use), own, seed=seed)
+        if not high <= low * (1 + precision) ** 2:
             return False
     return True
 
 
-def _timed(runner: _Runner, base: _Runner, seed: int) -> Timed:
+def _timed(runner: _Runner, runners: Mapping[str, _Runner], baseline: str, seed: int) -> Timed:
     key = runner.contender.key
     if runner.failed is not None:
         nan = math.nan
         nothing = Measurement("latency", nan, "ms", "lower", nan, nan, 0, machine().fingerprint)
         return Timed(key, nothing, warmup_calls=runner.warmup_calls, failed=runner.failed)
-    calls_ms = np.concatenate(runner.calls_ms)
-    rounds_ms = np.concatenate(runner.rounds_ms)
-    low, high = bootstrap_by_session(runner.rounds_ms, seed=seed)
+    use, base = _rounds_to_use(runners), runners[baseline]
+    blocks = [
+        session[at] for session, rounds in zip(runner.sessions, use, strict=True) for at in rounds
+    ]
+    calls_ms = np.concatenate([block.calls_ms for block in blocks])
+    rounds_ms = np.array([block.median_ms for block in blocks])
+    low, high = bootstrap_by_session(_medians(runner, use), seed=seed)
     value = float(np.median(calls_ms))
     where: dict[str, Any] = {
         "machine": machine().fingerprint,
@@ -299,8 +331,8 @@ def _timed(runner: _Runner, base: _Runner, seed: int) -> Timed:
         "latency", value, "ms", "lower", min(low, value), max(high, value), len(calls_ms), **where
     )
     speedup = None
-    if (pairs := _pairs(runner, base)) is not None:
-        ratio, low, high = paired_ratio(*pairs, seed=seed)
+    if runner is not base and base.failed is None:
+        ratio, low, high = paired_ratio(_medians(base, use), _medians(runner, use), seed=seed)
         speedup = Measurement("speedup", ratio, "x", "higher", low, high, len(rounds_ms), **where)
     middle = float(np.median(rounds_ms))
     return Timed(
@@ -316,6 +348,7 @@ def _timed(runner: _Runner, base: _Runner, seed: int) -> Timed:
         n_calls=len(calls_ms),
         warmup_calls=runner.warmup_calls,
         noise_ratio=1.4826 * float(np.median(np.abs(rounds_ms - middle))) / middle,
+        waited_ratio=float(np.median([block.waited_ratio for block in blocks])),
     )
 
 

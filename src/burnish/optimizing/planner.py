@@ -18,9 +18,8 @@ from burnish.core.technique import Skipped
 from burnish.measuring.machine import Machine
 from burnish.techniques.fuse import Fuse
 from burnish.techniques.quantize.grid import Activation
-from burnish.techniques.quantize.placement import PLACEMENTS
-from burnish.techniques.quantize.ranges import METHODS
-from burnish.techniques.quantize.static import QuantizeStatic
+from burnish.techniques.quantize.ranges import METHODS, Method
+from burnish.techniques.quantize.static import QuantizeStatic, Rounding
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,14 @@ class Family:
     name: str
     recipes: tuple[tuple[str, Recipe], ...]
     """(short name, recipe) pairs."""
+
+
+# Cheap ways first, so that there is something to choose from when the time is short.
+_WAYS: tuple[tuple[Method, Rounding], ...] = (
+    *((method, "nearest") for method in METHODS),
+    ("mse", "gptq"),
+    ("percentile", "gptq"),
+)
 
 
 def propose(task: Task | None, machine: Machine) -> tuple[list[Family], list[Skipped]]:
@@ -49,26 +56,15 @@ def propose(task: Task | None, machine: Machine) -> tuple[list[Family], list[Ski
                 "saturate int16 sums; 7-bit weights cannot",
             )
         )
-    for placement in PLACEMENTS:
-        for kind in kinds:
-            named = [
-                (
-                    f"int8 {kind} {placement} {ranges}",
-                    Recipe(
-                        (
-                            Fuse(),
-                            QuantizeStatic(
-                                ranges=ranges,
-                                activations=kind,
-                                placement=placement,
-                                weight_bits=bits,
-                            ),
-                        )
-                    ),
-                )
-                for ranges in METHODS
-            ]
-            families.append(Family(f"int8 {kind} {placement}", tuple(named)))
+    for kind in kinds:
+        named = []
+        for ranges, rounding in _WAYS:
+            step = QuantizeStatic(
+                ranges=ranges, activations=kind, weight_bits=bits, rounding=rounding
+            )
+            words = ["int8", kind, ranges, *(["gptq"] if rounding == "gptq" else [])]
+            named.append((" ".join(words), Recipe((Fuse(), step))))
+        families.append(Family(f"int8 {kind}", tuple(named)))
     return families, passed
 
 

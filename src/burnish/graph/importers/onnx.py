@@ -39,7 +39,7 @@ def import_onnx(source: str | Path | bytes) -> Model:
     that no engine here could run.
     """
     if isinstance(source, bytes | bytearray | memoryview):
-        return _import(bytes(source), "the given bytes", "bytes", None)
+        return _import(bytes(source), "the model (given as bytes)", "bytes", None)
     if not isinstance(source, str | os.PathLike):
         raise Misuse(
             f"expected the path of an ONNX file or its bytes, got {type(source).__name__}; "

@@ -296,7 +296,10 @@ def _export(
         raise Unsupported(f"{what} cannot be exported to ONNX: {explain(error)}") from error
     graph = _own(program.model)
     name_interface(graph.graph, input_names, output_names)
-    return Model(canonical(graph, what))
+    model = Model(canonical(graph, what))
+    if dynamic and any(spec.shape[:1] not in ((), (_BATCH,)) for spec in model.signature.inputs):
+        raise _BatchFixed(f"the exporter took the batch for a constant: {model.signature}")
+    return model
 
 
 def _own(graph: ir.Model) -> ir.Model:

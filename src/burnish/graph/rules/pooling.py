@@ -68,7 +68,7 @@ def _padded_convolution(node: ir.Node, tape: Tape) -> Answer:
         return amounts
     attributes = {**node.attributes, "pads": ir.AttrInt64s("pads", amounts)}
     attributes.pop("auto_pad", None)
-    return tape.op("Conv", [pad.inputs[0], *node.inputs[1:]], attributes, name=node.name)
+    return tape.op("Conv", [pad.inputs[0], *node.inputs[1:]], attributes)
 
 
 def _padded_max(node: ir.Node, tape: Tape) -> Answer:
@@ -95,7 +95,7 @@ def _padded_max(node: ir.Node, tape: Tape) -> Answer:
         return "a window could lie in the padding alone"
     attributes = {**node.attributes, "pads": ir.AttrInt64s("pads", amounts)}
     attributes.pop("auto_pad", None)
-    return tape.op("MaxPool", [pad.inputs[0]], attributes, name=node.name)
+    return tape.op("MaxPool", [pad.inputs[0]], attributes)
 
 
 def _padded_with(pad: ir.Node) -> float | None:

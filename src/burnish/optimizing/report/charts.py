@@ -226,7 +226,7 @@ def sizes(result: Result, width: int = 960) -> Markup | None:
     found: dict[str, tuple[Row, float]] = {}
     for row in rows(result):
         measured = row.candidate.measured.get("size")
-        if measured is None or not math.isfinite(measured.value):
+        if row.role == "eager" or measured is None or not math.isfinite(measured.value):
             continue
         key = row.candidate.model or row.label
         if key not in found or row.chosen:

@@ -59,13 +59,12 @@ def rows(result: Result) -> list[Row]:
     """Returns the source framework's run, the best fp32 engine, the other ones, and then
     the candidates as they were ranked. The chosen one is always among them.
     """
-    ordered: list[tuple[Candidate, Role]] = []
-    for one in result.baselines:
-        if not one.model:
-            ordered.append((one, "eager"))
+    # What stands before the best fp32 engine is no engine of ours: the source framework.
+    first = next((i for i, one in enumerate(result.baselines) if _same(one, result.fp32)), 0)
+    ordered: list[tuple[Candidate, Role]] = [(one, "eager") for one in result.baselines[:first]]
     ordered.append((result.fp32, "fp32"))
-    for one in result.baselines:
-        if one.model and not _same(one, result.fp32):
+    for one in result.baselines[first:]:
+        if not _same(one, result.fp32):
             ordered.append((one, "other fp32"))
     kept = list(result.candidates)
     if not any(_same(result.best, one) for one in [*kept, *(one for one, _ in ordered)]):

@@ -98,7 +98,7 @@ def _search(
             best = min(
                 [best, *((price(low * s, best[2]), low * s, best[2]) for s in _SHARES)], key=_first
             )
-    return best[1], best[2]
+    return float(best[1]), float(best[2])
 
 
 def _first(item: tuple[float, float, float]) -> float:
@@ -124,20 +124,25 @@ def _divergence(
     high: float,
     kind: Activation,
 ) -> float:
-    """Returns KL(P ‖ Q): P the clipped histogram, Q each level's mass spread over its bins."""
-    grid = activation_grid(low, high, kind)
-    levels = grid.quantize(values).astype(np.int64) - grid.low
-    inside = (values >= low) & (values <= high)
-    mass = np.bincount(levels, counts, minlength=256)
-    kept = np.bincount(levels[inside], counts[inside], minlength=256)
-    filled = np.bincount(levels[inside], counts[inside] > 0, minlength=256)
-    # Clipped values pile up on the outermost level; P gives them to its outermost bins.
-    p = counts * inside * np.divide(mass, kept, out=np.zeros(256), where=kept > 0)[levels]
-    q = np.divide(kept, filled, out=np.zeros(256), where=filled > 0)[levels] * (
-        inside & (counts > 0)
-    )
-    used = p > 0
-    if not used.any() or q[used].min() <= 0:
+    """Returns KL(P ‖ Q): P the clipped histogram, Q each level's values spread over its bins.
+
+    Clipped values count in P's outermost bins and not in Q, which is what makes clipping
+    cost something.
+    """
+    inside = np.flatnonzero((values >= low) & (values <= high))
+    if inside.size == 0:
         return math.inf
-    p, q = p[used] / p.sum(), q[used] / q[used].sum()
+    kept = counts[inside].astype(np.float64)
+    p = kept.copy()
+    p[0] += counts[: inside[0]].sum()
+    p[-1] += counts[inside[-1] + 1 :].sum()
+    grid = activation_grid(low, high, kind)
+    levels = grid.quantize(values[inside]).astype(np.int64) - grid.low
+    filled = np.bincount(levels, kept > 0, minlength=256)
+    mean = np.bincount(levels, kept, minlength=256) / np.maximum(filled, 1)
+    q = mean[levels] * (kept > 0)
+    if (q[p > 0] == 0).any() or q.sum() == 0:
+        return math.inf
+    used = p > 0
+    p, q = p[used] / p.sum(), q[used] / q.sum()
     return float(np.sum(p * np.log(p / q)))

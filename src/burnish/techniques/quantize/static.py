@@ -18,7 +18,7 @@ from burnish.measuring.machine import machine
 from burnish.techniques.quantize.grid import Activation, Grid, activation_grid
 from burnish.techniques.quantize.insert import Inserter
 from burnish.techniques.quantize.observe import Observed, observe
-from burnish.techniques.quantize.placement import PLACEMENTS, Compute, Placement, Plan, plan
+from burnish.techniques.quantize.placement import Compute, Plan, plan
 from burnish.techniques.quantize.ranges import METHODS, Method, choose_range
 from burnish.techniques.quantize.rounding import Rounded, round_gptq, round_nearest
 
@@ -33,7 +33,7 @@ class QuantizeStatic(Technique):
     the model's inputs always take min-max. `percentile`: the share, in percent, that
     "percentile" keeps at each end. `activations`: "u8", "s8", or "auto", which is u8 on
     every CPU known so far. `weight_bits`: 8, 7 (no int16 saturation on x86 without VNNI)
-    or 0, which chooses for this machine. `placement`: see `quantize.placement`.
+    or 0, which chooses for this machine.
     `rounding`: "nearest", or "gptq" (Frantar et al. 2023), slower and more faithful.
     `correct_bias` shifts the bias of each Conv and Gemm by the mean error that rounding leaves.
     `samples`: calibration samples to use, 0 for all. `keep_float`: nodes to leave.
@@ -43,7 +43,6 @@ class QuantizeStatic(Technique):
     percentile: float = 99.999
     activations: Activation | Literal["auto"] = "auto"
     weight_bits: int = 0
-    placement: Placement = "dense"
     rounding: Rounding = "nearest"
     per_channel: bool = True
     correct_bias: bool = True
@@ -55,7 +54,6 @@ class QuantizeStatic(Technique):
         choices: list[tuple[str, str, tuple[str, ...]]] = [
             ("range method", self.ranges, METHODS),
             ("activation type", self.activations, ("auto", "u8", "s8")),
-            ("placement", self.placement, PLACEMENTS),
             ("rounding", self.rounding, ("nearest", "gptq")),
         ]
         for kind, value, known in choices:
@@ -80,7 +78,7 @@ class QuantizeStatic(Technique):
     def transform(self, model: Model, context: Context) -> Outcome:
         """Returns the QDQ model, what was quantized, and each compute node left in float."""
         graph = model.edit()
-        what = plan(graph.graph, self.placement, self.keep_float)
+        what = plan(graph.graph, self.keep_float)
         if not what.compute:
             reasons = "; ".join(f"{one.place}: {one.reason}" for one in what.skipped[:5])
             raise Unsupported(

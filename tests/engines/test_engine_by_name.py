@@ -29,3 +29,5 @@ def test_installed_engines_run_any_model() -> None:
 def test_an_unknown_engine_is_named_with_the_nearest() -> None:
     with pytest.raises(Misuse, match="did you mean 'openvino'"):
         by_name("openvin")
+    with pytest.raises(Misuse, match="given from Python"):
+        by_name("torch")
