@@ -114,5 +114,5 @@ def _with_statistics(network: Network) -> Network:
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # the plain mean of the batches
     with torch.no_grad():
-        network.train()(torch.randn(4, 3, 224, 224))
+        network.train()(torch.randn(4, 3, 112, 112))
     return network.eval()

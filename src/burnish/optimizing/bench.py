@@ -159,15 +159,14 @@ class Bench:
         return float(error), float(agreement)
 
     def resources(self, entry: Entry) -> dict[str, Measurement]:
-        """Returns "size", "load" and, when a child process could be measured, "memory"."""
+        """Returns "load", and "memory" of a child process."""
         key = _key("resources", entry.key, machine().fingerprint)
 
         def make() -> Any:
             found = {
-                "size": resources.size(entry.model),
                 "load": resources.load_time(entry.open, 3),
                 "memory": resources.peak_memory(
-                    entry.model, entry.engine.name, entry.setting, self.inputs(1)
+                    entry.model, entry.engine.name, entry.setting, self.inputs(1), n=2
                 ),
             }
             return {name: one.to_dict() for name, one in found.items()}

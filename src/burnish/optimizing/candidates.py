@@ -10,13 +10,14 @@ from typing import Any
 from burnish.core.candidate import Candidate, Setting
 from burnish.core.measurement import Measurement
 from burnish.core.task import Task
+from burnish.measuring import resources
 from burnish.measuring.accuracy import Judged, compare
 from burnish.measuring.machine import machine
 from burnish.measuring.timing import Timed
 from burnish.optimizing.bench import Bench, Entry
 
-_BATCH_SIZES = (1, 4, 16, 64)
-_RATE_S = 0.4
+_BATCH_SIZES = (1, 8, 32)
+_RATE_S = 0.3
 
 
 def make_candidate(
@@ -27,7 +28,7 @@ def make_candidate(
     task: Task | None,
 ) -> Candidate:
     """Returns the candidate with latency and, where `verdicts` (by entry key) has it, accuracy."""
-    measured: dict[str, Measurement] = {"latency": timed.latency}
+    measured = {"latency": timed.latency, "size": resources.size(entry.model)}
     if timed.speedup is not None:
         measured["speedup"] = timed.speedup
     detail: dict[str, Any] = {
@@ -64,7 +65,7 @@ def with_resources(bench: Bench, candidate: Candidate, entry: Entry) -> Candidat
     bench.progress(f"measuring the resources of {entry.name}", 0, 0)
     candidate = candidate.with_measured(**bench.resources(entry))
     cores = machine().cores
-    settings = list(dict.fromkeys([entry.setting, Setting(cores), Setting(1, cores)]))
+    settings = list(dict.fromkeys([entry.setting, Setting(1, cores)]))
     points = bench.throughput(entry, settings, _BATCH_SIZES, _RATE_S)
     if not points:
         return candidate

@@ -39,14 +39,21 @@ _WAYS: tuple[tuple[Method, Rounding], ...] = (
 )
 
 
-def propose(task: Task | None, machine: Machine) -> tuple[list[Family], list[Skipped]]:
-    """Returns the families to try, and what is left out and why."""
-    families = [Family("fp32 fused", (("fused", Recipe((Fuse(),))),))]
+def propose(
+    task: Task | None, machine: Machine, fusions: Sequence[Fuse]
+) -> tuple[list[Family], list[Skipped]]:
+    """Returns the families to try, and what is left out and why.
+
+    `fusions` are the forms of Fuse that make different graphs of this model: which one an
+    engine prefers is for measuring to say.
+    """
+    families = []
+    for fuse in fusions:
+        families.append(Family(_name("fp32 fused", fuse), (("fused", Recipe((fuse,))),)))
     if task is None or task.calibration is None:
         reason = "it needs calibration data: give a task with a [calibration] table"
         return families, [Skipped("quantize_static", reason)]
     passed: list[Skipped] = []
-    kinds: tuple[Activation, ...] = ("u8", "s8")
     bits = 8 if machine.int8_dot else 7
     if bits == 7:
         passed.append(
@@ -56,16 +63,21 @@ def propose(task: Task | None, machine: Machine) -> tuple[list[Family], list[Ski
                 "saturate int16 sums; 7-bit weights cannot",
             )
         )
-    for kind in kinds:
+    kinds: list[tuple[Fuse, Activation]] = [(fuse, "u8") for fuse in fusions]
+    for fuse, kind in [*kinds, (fusions[0], "s8")]:
         named = []
         for ranges, rounding in _WAYS:
             step = QuantizeStatic(
                 ranges=ranges, activations=kind, weight_bits=bits, rounding=rounding
             )
-            words = ["int8", kind, ranges, *(["gptq"] if rounding == "gptq" else [])]
-            named.append((" ".join(words), Recipe((Fuse(), step))))
-        families.append(Family(f"int8 {kind}", tuple(named)))
+            words = [_name(f"int8 {kind}", fuse), ranges, *(["gptq"] if rounding == "gptq" else [])]
+            named.append((" ".join(words), Recipe((fuse, step))))
+        families.append(Family(_name(f"int8 {kind}", fuse), tuple(named)))
     return families, passed
+
+
+def _name(start: str, fuse: Fuse) -> str:
+    return start if fuse == Fuse() else f"{start} {fuse.local_response}"
 
 
 def given(recipes: Sequence[Recipe]) -> list[Family]:

@@ -38,10 +38,12 @@ from burnish.optimizing.choose import choose, judged, order
 from burnish.optimizing.optimized import Optimized
 from burnish.optimizing.planner import Family, given, propose
 from burnish.optimizing.result import Result
+from burnish.techniques.fuse import Fuse
 
 _CONTENDERS = 4
 _FAMILIES = 3
 _FIDELITY_SAMPLES = 256
+_SCREENING_SHARE = 0.5  # of the budget, after which no further recipe is tried
 _SLOWER_RATIO = 1.3  # a family this much slower than the fastest is dropped in screening
 
 
@@ -109,8 +111,11 @@ def optimize(
     bench = Bench(model, task, store or Store(), seed, progress)
     run = _Run(bench, goal, Budget(seconds(budget)), list(engines or installed()))
     entries = _baselines(run)
-    families, left_out = propose(task, machine()) if recipes is None else (given(recipes), [])
-    run.passed.extend(left_out)
+    if recipes is None:
+        families, left_out = propose(task, machine(), _fusions(run))
+        run.passed.extend(left_out)
+    else:
+        families = given(recipes)
     fp32, others, kept = _screen(run, entries, families)
     contenders = _faithful(run, fp32, kept)
     return _final(run, fp32, others, contenders, source, task, command)
@@ -124,6 +129,16 @@ def _baselines(run: _Run) -> list[Entry]:
     if not entries:
         raise Unsupported("no engine runs the model: " + "; ".join(reasons))
     return entries
+
+
+def _fusions(run: _Run) -> list[Fuse]:
+    """Returns the forms of Fuse that make different graphs of the original."""
+    forms: dict[str, Fuse] = {}
+    for fuse in (Fuse(), Fuse(local_response="operator")):
+        outcome = _built(run, str(fuse), Recipe((fuse,)))
+        if outcome is not None:
+            forms.setdefault(outcome.model.digest, fuse)
+    return list(forms.values()) or [Fuse()]
 
 
 def entries_of(
@@ -217,21 +232,25 @@ def _built(run: _Run, name: str, recipe: Recipe) -> Outcome | None:
 def _faithful(run: _Run, fp32: Entry, kept: Sequence[tuple[Family, Entry]]) -> list[Entry]:
     """Returns the contenders: of each family kept, the recipes whose outputs differ least."""
     ranked: list[tuple[float, float, int, Entry]] = []
-    for rank, (family, first) in enumerate(kept):
-        if len(family.recipes) == 1:
-            ranked.append((0.0, 1.0, rank, first))
+    tries = [
+        (number, rank, recipe, first)
+        for rank, (family, first) in enumerate(kept)
+        for number, recipe in enumerate(family.recipes)
+    ]
+    for number, rank, (name, recipe), first in sorted(tries, key=lambda t: t[:2]):
+        place = f"{name} on {first.engine.name}"
+        if number and run.budget.spent_s > _SCREENING_SHARE * run.budget.total_s:
+            run.drop(place, "the time for screening was spent: give a larger budget")
             continue
-        for number, (name, recipe) in enumerate(family.recipes):
-            if run.budget.spent_s > 0.6 * run.budget.total_s and number:
-                run.drop(f"{name} on {first.engine.name}", "the budget for screening was spent")
-                continue
-            outcome = _built(run, name, recipe)
-            if outcome is None:
-                continue
-            entry = replace(first, name=name, model=outcome.model, recipe=recipe, outcome=outcome)
+        outcome = _built(run, name, recipe)
+        if outcome is None:
+            continue
+        entry = replace(first, name=name, model=outcome.model, recipe=recipe, outcome=outcome)
+        error, agreement = 0.0, 1.0
+        if len(kept[rank][0].recipes) > 1:
             run.bench.progress(f"comparing {name} with the original", 0, 0)
             error, agreement = run.bench.fidelity(entry, fp32, _FIDELITY_SAMPLES)
-            ranked.append((error, agreement, rank, entry))
+        ranked.append((error, agreement, rank, entry))
     contenders: list[Entry] = []
     # The most faithful of each family first, then the next best of all.
     leaders = {rank: min(r for r in ranked if r[2] == rank)[0] for rank in {r[2] for r in ranked}}
@@ -283,11 +302,15 @@ def _final(
     base = with_resources(bench, base, fp32)
     base = judged(base, base, run.goal)
     rows = [(entry, made) for entry in contenders if (made := candidate(entry)) is not None]
-    measured = [judged(with_resources(bench, made, e), base, run.goal) for e, made in rows]
-    kept = frontier(measured, ("latency", "metric", "size"))
-    for one in measured:
-        if one not in kept:
-            run.drop(f"{one.name} on {one.engine}", "another candidate is at least as good in all")
+    leading = frontier([made for _, made in rows], ("latency", "metric", "size"))
+    kept = []
+    for entry, made in rows:
+        if made in leading:
+            kept.append(judged(with_resources(bench, made, entry), base, run.goal))
+        else:
+            run.drop(
+                f"{made.name} on {made.engine}", "another candidate is at least as good in all"
+            )
     best, status = choose(kept, base, run.goal)
     baselines = [c for e in [*eager, fp32, *others] if (c := base if e is fp32 else candidate(e))]
     result = Result(
