@@ -26,12 +26,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("model", help="the MODEL of burnish measure")
     parser.add_argument("--runs", type=int, default=6)
-    parser.add_argument("more", nargs="*", help="further options, after --")
-    options = parser.parse_args()
+    parser.epilog = "What follows -- is given to burnish measure."
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    options, more = parser.parse_args(sys.argv[1:end]), sys.argv[end + 1 :]
     by_engine: dict[str, list[Measurement]] = {}
     for run in range(options.runs):
         print(f"run {run + 1} of {options.runs}", file=sys.stderr, flush=True)
-        for engine, latency in measured([options.model, *options.more]).items():
+        for engine, latency in measured([options.model, *more]).items():
             by_engine.setdefault(engine, []).append(latency)
     pairs = agree = 0
     for engine, latencies in by_engine.items():

@@ -11,7 +11,6 @@ import time
 import numpy as np
 import onnx
 import pytest
-from conftest import PROGRAM
 from onnx import numpy_helper
 
 from burnish.cli.self_check import network
@@ -19,6 +18,7 @@ from burnish.core.bundle import Bundle
 from burnish.core.candidate import Setting
 from burnish.core.model import Model
 from burnish.engines.engine import by_name
+from conftest import PROGRAM
 
 pytestmark = pytest.mark.slow
 

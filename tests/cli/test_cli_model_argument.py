@@ -97,7 +97,7 @@ def test_inputs_go_by_name_where_forward_has_them(program):
         ("my_net.py:net", "example inputs"),
         ("my_net.py:text", "got str"),
         ("my_net.py:needs", "missing 1 required positional argument"),
-        ("my_net.py:broken", r"my_net.py, line 31: KeyError"),
+        ("my_net.py:broken", r"my_net.py, line 28: KeyError"),
         ("my_net.py:nett", "has no 'nett'"),
         ("my_nett.py:net", r"did you mean 'my_net.py'\?"),
         ("no_such_module:net", "no module 'no_such_module'"),

@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
+import contextlib
 import json
 import math
+import signal
+import sys
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from burnish.cli.compare import distinct
+from burnish.cli.interrupt import interruptible
 from burnish.cli.output import kept_for_json, print_json
 from burnish.cli.progress_bar import Lines
 
@@ -21,9 +26,9 @@ def test_json_has_no_word_for_nan(capsys):
 
 def test_what_user_code_prints_stays_out_of_json(capsys):
     with kept_for_json(True):
-        print("loading")
+        sys.stdout.write("loading\n")
     with kept_for_json(False):
-        print("shown")
+        sys.stdout.write("shown\n")
     out, err = capsys.readouterr()
     assert (out, err) == ("shown\n", "loading\n")
 
@@ -35,15 +40,34 @@ def test_lines_come_seldom_and_name_the_stage():
     for second in range(120):
         now[0] = 100.0 + second
         report("first" if second < 60 else "second", second % 60, 60)
-    assert lines[0] == "burnish: 0 s: first 0/60"
-    assert "burnish: 60 s: second 0/60" in lines
-    assert len(lines) == 4  # at 0, 30, 60 and 90 s
+    assert lines == [
+        "burnish: 5 s: first 5/60",
+        "burnish: 35 s: first 35/60",
+        "burnish: 60 s: second 0/60",
+        "burnish: 90 s: second 30/60",
+    ]
+
+
+def test_an_interrupt_that_got_lost_is_raised_at_the_next_report():
+    reports: list[str] = []
+    before = signal.getsignal(signal.SIGINT)
+
+    def work():
+        with interruptible(lambda work, done, total: reports.append(work)) as report:
+            report("one", 0, 0)
+            with contextlib.suppress(KeyboardInterrupt):  # as a destructor does
+                signal.raise_signal(signal.SIGINT)
+            report("two", 0, 0)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert reports == ["one"]
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 @given(st.lists(st.sampled_from(["a", "b", "c/a"]), min_size=1, max_size=6))
 def test_compared_models_have_names_of_their_own(arguments):
     names = distinct([one.rsplit("/")[-1] for one in arguments], arguments)
     assert len(set(names)) == len(arguments)
-    assert all(name.startswith(one) for name, one in zip(names, arguments, strict=True)) or (
-        len(set(arguments)) == len(arguments)
-    )
+    for name, argument in zip(names, arguments, strict=True):
+        assert name.startswith(argument) or argument.endswith(name)

@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
+from burnish.cli.interrupt import interruptible
 from burnish.cli.output import console, say
 from burnish.core.progress import Progress, silent
 
@@ -21,18 +22,24 @@ _SAME_STAGE_S = 30.0
 
 @contextlib.contextmanager
 def progress_bar(quiet: bool) -> Iterator[Progress]:
-    """Yields the function to report to; what it drew is gone afterwards."""
-    if quiet:
-        yield silent
-    elif not console(stderr=True).is_terminal:
-        yield Lines(lambda line: say(line, stderr=True))
-    else:
-        with _bar() as report:
-            yield report
+    """Yields the function to report to; what it drew is gone afterwards.
+
+    Meanwhile Ctrl-C is certain to end the work (`cli.interrupt`).
+    """
+    with contextlib.ExitStack() as stack:
+        progress: Progress = silent
+        if not quiet and console(stderr=True).is_terminal:
+            progress = stack.enter_context(_bar())
+        elif not quiet:
+            progress = Lines(lambda line: say(line, stderr=True))
+        yield stack.enter_context(interruptible(progress))
 
 
 class Lines:
-    """Reports as plain lines: a new stage at most every 5 s, a long one every 30 s."""
+    """Reports as plain lines: a new stage at most every 5 s, a long one every 30 s.
+
+    What takes less than 5 s in all says nothing.
+    """
 
     def __init__(
         self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic
@@ -44,7 +51,7 @@ class Lines:
     def __call__(self, work: str, done: int, total: int) -> None:
         now = self._clock()
         due = _SAME_STAGE_S if work == self._stage else _NEW_STAGE_S
-        if self._stage and now - self._last < due:
+        if now - self._last < due:
             return
         self._stage, self._last = work, now
         of = f" {done}/{total}" if total else ""

@@ -86,8 +86,11 @@ class Goal:
         something that was not measured is "not shown". `baseline` holds the original's
         "metric" and "size".
         """
+        drop = "drop at most"
+        if isinstance(self.max_drop, str) and "metric" not in baseline:
+            drop += f" {self.max_drop} of the metric"  # of what, nobody knows
         limits: list[tuple[str, str, float | None, bool]] = [
-            ("drop", "drop at most", self.drop_limit(_value(baseline, "metric")), True),
+            ("drop", drop, self.drop_limit(_value(baseline, "metric")), True),
             ("latency", "latency at most", self.max_latency_ms, True),
             ("speedup", "speed-up at least", self.min_speedup, False),
             ("size", "size at most", self._size_limit(baseline), True),
@@ -122,7 +125,8 @@ def overall(verdicts: tuple[Verdict, ...]) -> Status:
 
 def _verdict(words: str, limit: float, measured: Measurement | None, at_most: bool) -> Verdict:
     if measured is None:
-        return Verdict(f"{words} {limit:.4g}", "not shown", "not measured")
+        shown = words if math.isnan(limit) else f"{words} {limit:.4g}"
+        return Verdict(shown, "not shown", "not measured")
     requirement = f"{words} {limit:.4g} {measured.unit}".rstrip()
     sign = 1.0 if at_most else -1.0
     worst, best = (measured.high, measured.low) if at_most else (measured.low, measured.high)

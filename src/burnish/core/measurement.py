@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -35,13 +36,22 @@ class Measurement:
         return self.low <= other.high and other.low <= self.high
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain data; `from_dict` is its inverse."""
-        return asdict(self) | {"conditions": dict(self.conditions)}
+        """Returns plain data; `from_dict` is its inverse.
+
+        JSON has no infinity: an unbounded end of the interval is None.
+        """
+        data = asdict(self) | {"conditions": dict(self.conditions)}
+        return data | {
+            name: data[name] if math.isfinite(data[name]) else None
+            for name in ("value", "low", "high")
+        }
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Measurement:
         """Returns the measurement that `to_dict` wrote."""
-        return Measurement(**data)
+        unbounded = {"value": math.nan, "low": -math.inf, "high": math.inf}
+        known = {name: value for name, value in data.items() if value is not None}
+        return Measurement(**{**unbounded, **known})
 
     def __str__(self) -> str:
         return f"{self.value:.4g} {self.unit} [{self.low:.4g}, {self.high:.4g}] (n={self.n})"

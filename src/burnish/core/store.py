@@ -74,10 +74,10 @@ class Store:
         return final
 
     def json(self, kind: str, key: str, make: Callable[[], Any]) -> Any:
-        """Returns the entry's plain data, made by `make` when there is none."""
+        """Returns the entry's plain data, made by `make` when there is none; NaN is kept."""
 
         def write(folder: Path) -> None:
-            content = json.dumps(make(), allow_nan=False)
+            content = json.dumps(make())
             write_whole(folder / "value.json", content.encode())
 
         return json.loads((self.folder(kind, key, write) / "value.json").read_bytes())

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from burnish.core.errors import Misuse
 from burnish.core.measurement import Measurement
+from burnish.core.model import Signature
 from burnish.core.progress import Progress, silent
 from burnish.core.task import Metric, Split, Task
 from burnish.engines.engine import Session
@@ -98,7 +99,7 @@ def evaluate(
     when the split has no labels or no samples.
     """
     metric, samples = task.judge(), task.split(split)
-    fixed = _fixed_batch(session)
+    fixed = fixed_batch(session.signature)
     total = len(samples) if limit is None else min(limit, len(samples))
     rows: list[NDArray[np.float64]] = []
     answers: list[NDArray[np.int64]] = []
@@ -106,7 +107,7 @@ def evaluate(
     for batch in samples.batches(fixed or batch_size, limit):
         if batch.labels is None:
             raise Misuse(f"the {split} data of the task {task.name!r} has no labels to judge by")
-        outputs = _run(session, batch.inputs, len(batch), fixed)
+        outputs = run_batch(session, batch.inputs)
         rows.append(np.asarray(metric.rows(outputs, batch.labels), np.float64))
         given = _answers(outputs, getattr(metric, "output", None))
         if given is not None and batch.labels.dtype.kind in "iu":
@@ -177,10 +178,7 @@ def agreement(first: Session, second: Session, inputs: Iterable[Arrays]) -> Meas
     equal = n = 0
     for batch in inputs:
         size = len(next(iter(batch.values())))
-        one, other = (
-            _answers(_run(session, batch, size, _fixed_batch(session)), None)
-            for session in (first, second)
-        )
+        one, other = (_answers(run_batch(session, batch), None) for session in (first, second))
         if one is None or other is None:
             return None
         equal += int((one == other).sum())
@@ -227,13 +225,15 @@ def _answers(outputs: Arrays, name: str | None) -> NDArray[np.int64] | None:
     return chosen
 
 
-def _fixed_batch(session: Session) -> int | None:
+def fixed_batch(signature: Signature) -> int | None:
     """Returns the batch size that the model insists on, or None."""
-    firsts = (spec.shape[0] for spec in session.signature.inputs if spec.shape)
+    firsts = (spec.shape[0] for spec in signature.inputs if spec.shape)
     return next((first for first in firsts if isinstance(first, int)), None)
 
 
-def _run(session: Session, inputs: Arrays, n: int, fixed: int | None) -> dict[str, NDArray[Any]]:
+def run_batch(session: Session, inputs: Arrays) -> dict[str, NDArray[Any]]:
+    """Returns the outputs for any number of samples: in parts where the batch size is fixed."""
+    n, fixed = len(next(iter(inputs.values()))), fixed_batch(session.signature)
     if fixed is None or n == fixed:
         return session.run(inputs)
     parts = []

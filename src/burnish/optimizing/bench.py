@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -29,7 +30,7 @@ from burnish.core.task import Samples, Task
 from burnish.core.technique import Context, Outcome, Skipped
 from burnish.engines.engine import Engine, Session
 from burnish.measuring import resources
-from burnish.measuring.accuracy import Judged, evaluate
+from burnish.measuring.accuracy import Judged, evaluate, fixed_batch, run_batch
 from burnish.measuring.machine import machine
 from burnish.measuring.throughput import throughput
 from burnish.measuring.timing import Contender, Timed, race
@@ -82,7 +83,8 @@ class Bench:
         data = ""
         if self.task is not None and self.task.calibration is not None:
             data = self.task.calibration.fingerprint()
-        key = _key("built", self.original.digest, recipe.key(), data, self.seed)
+        where = machine().fingerprint  # a recipe may leave choices to the machine
+        key = _key("built", self.original.digest, recipe.key(), data, where, self.seed)
 
         def make(folder: Path) -> None:
             outcome = recipe.apply(self.original, self.context)
@@ -146,7 +148,8 @@ class Bench:
         """Returns how far the entry's outputs are from the reference's, without labels.
 
         The first figure is the mean squared difference over the reference's variance (0 is
-        equal), the second the share of equal answers, both on calibration samples.
+        equal, infinity that some are not finite), the second the share of equal answers,
+        both on calibration samples.
         """
         task = self._task()
         data = task.split("calibration")
@@ -194,8 +197,22 @@ class Bench:
         plain: list[dict[str, Any]] = self.store.json("throughput", key, make)
         return plain
 
+    def remember(self, question: Sequence[Any], answer: bool) -> bool:
+        """Returns the answer that was given to the question first, on this machine."""
+        key = _key("answer", machine().fingerprint, self.original.digest, self.seed, question)
+        return bool(self.store.json("answers", key, lambda: answer))
+
+    @property
+    def least_batch(self) -> int:
+        """The smallest batch that the model takes: 1, unless its batch size is fixed."""
+        return fixed_batch(self.original.signature) or 1
+
     def inputs(self, batch: int) -> dict[str, NDArray[Any]]:
-        """Returns a batch of real samples (repeated when there are fewer), or random inputs."""
+        """Returns a batch of real samples (repeated when there are fewer), or random inputs.
+
+        A model of fixed batch size is given that.
+        """
+        batch = fixed_batch(self.original.signature) or batch
         data = None
         if self.task is not None:
             data = self.task.validation or self.task.calibration or self.task.training
@@ -228,18 +245,19 @@ def _fidelity(entry: Entry, reference: Entry, data: Samples, samples: int) -> tu
     same = answers = 0
     with entry.open() as one, reference.open() as other:
         for batch in data.batches(16, samples):
-            got, want = one.run(batch.inputs), other.run(batch.inputs)
+            got, want = run_batch(one, batch.inputs), run_batch(other, batch.inputs)
             for name, expected in want.items():
                 if not np.issubdtype(expected.dtype, np.floating):
                     continue
                 flat = expected.reshape(len(expected), -1).astype(np.float64)
-                error = got[name].reshape(len(expected), -1) - flat
-                squared += float(np.square(error).sum())
-                spread += float(np.square(flat - flat.mean(axis=1, keepdims=True)).sum())
+                middle = flat.mean(axis=1, keepdims=True) if flat.shape[1] > 1 else 0.0
+                squared += float(np.square(got[name].reshape(len(expected), -1) - flat).sum())
+                spread += float(np.square(flat - middle).sum())
                 if expected.ndim == 2 and expected.shape[1] > 1:
                     same += int((got[name].argmax(1) == expected.argmax(1)).sum())
                     answers += len(expected)
-    return squared / max(spread, 1e-30), same / answers if answers else 1.0
+    error = squared / max(spread, 1e-30)
+    return error if math.isfinite(error) else math.inf, same / answers if answers else 1.0
 
 
 def _key(*parts: Any) -> str:

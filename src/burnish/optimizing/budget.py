@@ -9,7 +9,11 @@ import time
 
 from burnish.core.errors import Misuse
 
-_UNITS_S = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "hour": 3600, "hours": 3600}
+_UNITS_S = {
+    **dict.fromkeys(("s", "sec", "second", "seconds"), 1),
+    **dict.fromkeys(("m", "min", "minute", "minutes"), 60),
+    **dict.fromkeys(("h", "hour", "hours"), 3600),
+}
 
 
 class Budget:
@@ -41,7 +45,7 @@ def seconds(text: str | float) -> float:
     if isinstance(text, int | float):
         value = float(text)
     else:
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text.lower())
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(text).lower())
         if not match or (match[2] and match[2] not in _UNITS_S):
             raise Misuse(f'a duration is written like "90s", "20 min" or "1.5 h", got {text!r}')
         value = float(match[1]) * _UNITS_S[match[2] or "s"]

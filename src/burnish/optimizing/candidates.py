@@ -11,7 +11,7 @@ from burnish.core.candidate import Candidate, Setting
 from burnish.core.measurement import Measurement
 from burnish.core.task import Task
 from burnish.measuring import resources
-from burnish.measuring.accuracy import Judged, compare
+from burnish.measuring.accuracy import Judged, compare, fixed_batch
 from burnish.measuring.machine import machine
 from burnish.measuring.timing import Timed
 from burnish.optimizing.bench import Bench, Entry
@@ -42,6 +42,8 @@ def make_candidate(
         measured["metric"] = own.value
         comparison = compare(verdicts[baseline.key], own, task.judge())
         measured["drop"] = comparison.drop
+        if entry.key == baseline.key:  # against itself it is known, not estimated
+            measured["drop"] = replace(comparison.drop, low=0.0, high=0.0)
         if comparison.agreement is not None:
             measured["agreement"] = comparison.agreement
         if comparison.mcnemar_p is not None:
@@ -66,7 +68,8 @@ def with_resources(bench: Bench, candidate: Candidate, entry: Entry) -> Candidat
     candidate = candidate.with_measured(**bench.resources(entry))
     cores = machine().cores
     settings = list(dict.fromkeys([entry.setting, Setting(1, cores)]))
-    points = bench.throughput(entry, settings, _BATCH_SIZES, _RATE_S)
+    fixed = fixed_batch(entry.model.signature)
+    points = bench.throughput(entry, settings, (fixed,) if fixed else _BATCH_SIZES, _RATE_S)
     if not points:
         return candidate
     top = max(points, key=lambda point: point["samples_per_s"])

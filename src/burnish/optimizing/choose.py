@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from burnish.core.candidate import Candidate
+from burnish.core.candidate import Candidate, dominates
 from burnish.core.goal import Goal, Status
+from burnish.core.measurement import Measurement
 
 _QUANTITY = {
     "latency": "latency",
@@ -20,7 +22,11 @@ _QUANTITY = {
 
 def judged(candidate: Candidate, fp32: Candidate, goal: Goal) -> Candidate:
     """Returns the candidate with the goal's verdicts on it."""
-    return replace(candidate, verdicts=goal.judge(candidate.measured, fp32.measured))
+    measured = candidate.measured
+    if candidate is fp32:  # against itself its speed-up is known, not measured
+        itself = Measurement("speedup", 1.0, "x", "higher", 1.0, 1.0, 1)
+        measured = {**measured, "speedup": itself}
+    return replace(candidate, verdicts=goal.judge(measured, fp32.measured))
 
 
 def choose(
@@ -34,20 +40,59 @@ def choose(
     2. the best among those that beat fp32, whose values are all within the limits but
        whose samples are too few to show it ("not shown");
     3. fp32 itself, when it meets the goal and nothing better was found;
-    4. the nearest: fewest limits that are not met, then the objective.
+    4. the nearest (`closeness`), then the objective.
 
-    A candidate that is worse than fp32 in the objective is chosen only in case 4, when
-    the limits ask for what fp32 does not give.
+    A candidate that is not better than fp32 in the objective is chosen only in case 4, when
+    the limits ask for what fp32 does not give and it is nearer to them.
     """
     better = [one for one in candidates if improves(one, fp32, goal)]
     for status in ("met", "not shown"):
         found = [one for one in better if one.status == status and _within(one)]
         if found:
-            return min(found, key=lambda one: _rank(one, goal)), found[0].status
+            chosen = min(found, key=lambda one: _rank(one, goal))
+            return chosen, chosen.status
     if fp32.status == "met":
         return fp32, "met"
-    nearest = min([*candidates, fp32], key=lambda one: (_missed(one), _rank(one, goal)))
+    far = closeness(fp32, fp32, goal)
+    nearer = [one for one in candidates if one in better or closeness(one, fp32, goal) < far]
+    nearest = min([fp32, *nearer], key=lambda one: (closeness(one, fp32, goal), _rank(one, goal)))
     return nearest, nearest.status
+
+
+def closeness(candidate: Candidate, fp32: Candidate, goal: Goal) -> tuple[int, int, float]:
+    """Returns how far the candidate is from the goal; less is nearer.
+
+    First how many limits are not met, then how many are not shown, then by how much its
+    values are beyond the limits: a sum of logarithms of value over limit, and for a drop
+    the share of fp32's metric that it is beyond.
+    """
+    statuses = [verdict.status for verdict in candidate.verdicts]
+    beyond = _drop_beyond(candidate, fp32, goal)
+    size = fp32.measured["size"].value if "size" in fp32.measured else math.nan
+    ratio = goal.max_size_ratio
+    for quantity, limit in (
+        ("latency", goal.max_latency_ms),
+        ("speedup", goal.min_speedup),
+        ("size", goal.max_size_bytes),
+        ("size", None if ratio is None else ratio * size),
+        ("memory", goal.max_memory_bytes),
+        ("throughput", goal.min_throughput),
+    ):
+        one = candidate.measured.get(quantity)
+        value = 1.0 if quantity == "speedup" and candidate is fp32 else one.value if one else 0.0
+        if limit is None or not value > 0:
+            continue
+        over = math.log(value / limit)
+        beyond += max(0.0, -over if quantity in ("speedup", "throughput") else over)
+    return statuses.count("not met"), statuses.count("not shown"), beyond
+
+
+def _drop_beyond(candidate: Candidate, fp32: Candidate, goal: Goal) -> float:
+    metric, drop = fp32.measured.get("metric"), candidate.measured.get("drop")
+    limit = goal.drop_limit(metric.value) if metric else None
+    if metric is None or drop is None or limit is None:
+        return 0.0
+    return max(0.0, drop.value - limit) / (abs(metric.value) or 1.0)
 
 
 def improves(candidate: Candidate, fp32: Candidate, goal: Goal) -> bool:
@@ -65,6 +110,21 @@ def improves(candidate: Candidate, fp32: Candidate, goal: Goal) -> bool:
     return sign * one.value < sign * other.value
 
 
+def leads(one: Candidate, others: Sequence[Candidate], fp32: Candidate, goal: Goal) -> bool:
+    """Returns whether no other candidate is as good in all and as near to the goal.
+
+    A metric as high proves less when the two answer differently more often; and memory and
+    throughput, which are measured of those that lead, may be what the goal asks for.
+    """
+    if goal.objective in ("memory", "throughput") or goal.max_memory_bytes or goal.min_throughput:
+        return True
+    return not any(
+        dominates(other, one, ("latency", "metric", "size"))
+        and closeness(other, fp32, goal)[:2] <= closeness(one, fp32, goal)[:2]
+        for other in others
+    )
+
+
 def order(candidates: Sequence[Candidate], goal: Goal) -> list[Candidate]:
     """Returns the candidates, best objective first; equals by name, so that ties are stable."""
     return sorted(candidates, key=lambda one: _rank(one, goal))
@@ -75,11 +135,6 @@ def _rank(candidate: Candidate, goal: Goal) -> tuple[float, str]:
     if measured is None:
         return float("inf"), candidate.name
     return (measured.value if measured.better == "lower" else -measured.value), candidate.name
-
-
-def _missed(candidate: Candidate) -> tuple[int, int]:
-    statuses = [verdict.status for verdict in candidate.verdicts]
-    return statuses.count("not met"), statuses.count("not shown")
 
 
 def _within(candidate: Candidate) -> bool:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from burnish.core.candidate import Candidate
 from burnish.core.errors import Misuse, Unsupported
@@ -12,7 +12,7 @@ from burnish.core.model import Model
 from burnish.core.progress import Progress, silent
 from burnish.core.store import Store
 from burnish.core.task import Task
-from burnish.engines.engine import Engine, installed
+from burnish.engines.engine import Engine, check, installed
 from burnish.optimizing.bench import Bench, Entry
 from burnish.optimizing.budget import seconds
 from burnish.optimizing.candidates import make_candidate, with_resources
@@ -68,7 +68,7 @@ def compare(
         raise Misuse("there is nothing to measure: give at least one model")
     first_name, first = next(iter(models.items()))
     for name, model in models.items():
-        if model.signature.inputs != first.signature.inputs:
+        if _inputs(model) != _inputs(first):
             raise Misuse(
                 f"{name} takes {model.signature.inputs} but {first_name} takes "
                 f"{first.signature.inputs}: only models with the same inputs can be compared"
@@ -76,6 +76,7 @@ def compare(
     total_s = seconds(budget)
     fresh = store or Store.temporary()
     bench = Bench(first, task, fresh, seed, progress)
+    check(first.signature, bench.inputs(bench.least_batch))
     entries: list[Entry] = []
     for name, model in models.items():
         found, reasons = entries_of(name, model, engines or installed())
@@ -83,7 +84,7 @@ def compare(
             raise Unsupported(f"no engine runs {name}: " + "; ".join(reasons))
         entries += found
     screened = bench.race(
-        entries,
+        list({entry.key: entry for entry in entries}.values()),
         stage="screening",
         baseline=entries[0].key,
         budget_s=0.3 * total_s,
@@ -93,26 +94,51 @@ def compare(
     chosen = _fastest(
         entries, {k: t.latency for k, t in screened.items() if not t.failed}, every_engine
     )
-    if not chosen or chosen[0].name != first_name:
-        raise Unsupported(f"{first_name} failed on every engine")
+    _need_all(models, chosen, {key: t.failed for key, t in screened.items()}, entries)
     timed = bench.race(
-        chosen,
+        list({entry.key: entry for entry in chosen}.values()),
         stage="racing",
         baseline=chosen[0].key,
         budget_s=0.7 * total_s,
         precision_ratio=0.01,
         sessions=3,
     )
+    failures = {key: one.failed for key, one in timed.items()}
+    chosen = [entry for entry in chosen if failures[entry.key] is None]
+    _need_all(models, chosen, failures, entries)
     verdicts = {}
     if task is not None and task.validation is not None and task.metric is not None:
         verdicts = {entry.key: bench.judge(entry) for entry in chosen}
     made = []
     for entry in chosen:
-        if timed[entry.key].failed:
-            continue
         one = make_candidate(entry, timed[entry.key], chosen[0], verdicts, task)
         made.append(with_resources(bench, one, entry))
     return tuple(made)
+
+
+def _inputs(model: Model) -> list[tuple[str, str, list[int | None]]]:
+    """Returns the inputs' names, dtypes and fixed sizes: what a varying one is called is free."""
+    return [
+        (spec.name, spec.dtype, [size if isinstance(size, int) else None for size in spec.shape])
+        for spec in model.signature.inputs
+    ]
+
+
+def _need_all(
+    names: Iterable[str],
+    running: Sequence[Entry],
+    failures: Mapping[str, str | None],
+    entries: Sequence[Entry],
+) -> None:
+    """Raises `Unsupported` for the models that failed on every engine while they were timed."""
+    lost = [name for name in names if all(entry.name != name for entry in running)]
+    reasons = {
+        f"{entry.name} on {entry.engine.name}: {failures[entry.key]}"
+        for entry in entries
+        if entry.name in lost and failures.get(entry.key)
+    }
+    if lost:
+        raise Unsupported("; ".join(sorted(reasons)))
 
 
 def _fastest(

@@ -7,16 +7,17 @@ engine that will serve them; each statistic is a histogram in constant memory.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from burnish.core.candidate import Candidate
-from burnish.core.model import Model
+from burnish.core.model import Model, TensorSpec
 from burnish.core.task import Task
 from burnish.engines.engine import by_name
+from burnish.measuring.accuracy import run_batch
 from burnish.techniques.quantize.histogram import Histogram
 
 _SAMPLES = 2000
@@ -40,10 +41,10 @@ def reference(model: Model, candidate: Candidate, task: Task) -> dict[str, Any] 
     n = 0
     with by_name(candidate.engine.split()[0]).open(model, candidate.setting) as session:
         for batch in data.batches(16, _SAMPLES):
-            got = session.run(batch.inputs)
+            got = run_batch(session, batch.inputs)
             n += len(batch)
-            _add(inputs, batch.inputs)
-            _add(outputs, got)
+            _add(inputs, batch.inputs, model.signature.inputs)
+            _add(outputs, got, model.signature.outputs)
             for name, array in got.items():
                 if (
                     array.ndim != 2
@@ -64,12 +65,19 @@ def reference(model: Model, candidate: Candidate, task: Task) -> dict[str, Any] 
     }
 
 
-def _add(kept: dict[str, list[Histogram]], arrays: Mapping[str, NDArray[Any]]) -> None:
-    for name, array in arrays.items():
-        channels = array.shape[1] if array.ndim >= 2 and array.shape[1] <= _CHANNELS else 1
+def _add(
+    kept: dict[str, list[Histogram]],
+    arrays: Mapping[str, NDArray[Any]],
+    specs: Sequence[TensorSpec],
+) -> None:
+    for spec in specs:
+        values = arrays[spec.name].astype(np.float32, copy=False)
+        # An axis that varies, as a text's length does, is no axis of channels.
+        fixed = len(spec.shape) >= 2 and isinstance(spec.shape[1], int)
+        channels = values.shape[1] if fixed and values.shape[1] <= _CHANNELS else 1
+        name = spec.name
         if name not in kept:
             kept[name] = [Histogram() for _ in range(channels)]
-        values = array.astype(np.float32, copy=False)
         for channel, histogram in enumerate(kept[name]):
             histogram.add(values[:, channel] if len(kept[name]) > 1 else values)
 

@@ -15,11 +15,12 @@ stopped, and a second run measures nothing twice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from statistics import median
 
-from burnish.core.candidate import Candidate, Setting, frontier
+from burnish.core.candidate import Candidate, Setting
 from burnish.core.errors import BurnishError, Unsupported
 from burnish.core.goal import Goal
 from burnish.core.model import Model
@@ -28,13 +29,14 @@ from burnish.core.recipe import Recipe
 from burnish.core.store import Store
 from burnish.core.task import Task
 from burnish.core.technique import Outcome, Skipped
-from burnish.engines.engine import Engine, installed
+from burnish.engines.engine import Engine, check, installed
+from burnish.measuring.accuracy import Judged
 from burnish.measuring.machine import machine
 from burnish.measuring.timing import Timed
 from burnish.optimizing.bench import Bench, Entry, opens
 from burnish.optimizing.budget import Budget, seconds
 from burnish.optimizing.candidates import make_candidate, with_resources
-from burnish.optimizing.choose import choose, judged, order
+from burnish.optimizing.choose import choose, judged, leads, order
 from burnish.optimizing.optimized import Optimized
 from burnish.optimizing.planner import Family, given, propose
 from burnish.optimizing.result import Result
@@ -42,6 +44,7 @@ from burnish.techniques.fuse import Fuse
 
 _CONTENDERS = 4
 _FAMILIES = 3
+_DISTURBED = 0.05  # of the time measured that threads waited for a core
 _FIDELITY_SAMPLES = 256
 _SCREENING_SHARE = 0.5  # of the budget, after which no further recipe is tried
 _SLOWER_RATIO = 1.3  # a family this much slower than the fastest is dropped in screening
@@ -110,6 +113,7 @@ def optimize(
     goal = goal or Goal()
     bench = Bench(model, task, store or Store(), seed, progress)
     run = _Run(bench, goal, Budget(seconds(budget)), list(engines or installed()))
+    check(model.signature, bench.inputs(bench.least_batch))
     entries = _baselines(run)
     if recipes is None:
         families, left_out = propose(task, machine(), _fusions(run))
@@ -179,6 +183,9 @@ def _screen(
         outcome = _built(run, name, recipe)
         if outcome is None:
             continue
+        if outcome.model.digest == run.bench.original.digest:
+            run.drop(family.name, "it leaves the model as it is")
+            continue
         found, reasons = entries_of(family.name, outcome.model, run.engines, recipe, outcome)
         built += [(family, entry) for entry in found]
         for reason in reasons:
@@ -197,6 +204,9 @@ def _screen(
         if any(one.engine is engine for one in baselines)
     ]
     fp32, *others = sorted(best_by_engine, key=latency)
+    if timed[fp32.key].failed is not None:
+        raise Unsupported(f"no engine runs the model: {timed[fp32.key].failed}")
+    built = [pair for pair in built if timed[pair[1].key].failed is None]
     fastest: dict[tuple[str, str], tuple[Family, Entry]] = {}
     for family, entry in sorted(built, key=lambda pair: latency(pair[1])):
         fastest.setdefault((family.name, entry.engine.name), (family, entry))
@@ -232,6 +242,7 @@ def _built(run: _Run, name: str, recipe: Recipe) -> Outcome | None:
 def _faithful(run: _Run, fp32: Entry, kept: Sequence[tuple[Family, Entry]]) -> list[Entry]:
     """Returns the contenders: of each family kept, the recipes whose outputs differ least."""
     ranked: list[tuple[float, float, int, Entry]] = []
+    late = False
     tries = [
         (number, rank, recipe, first)
         for rank, (family, first) in enumerate(kept)
@@ -239,7 +250,13 @@ def _faithful(run: _Run, fp32: Entry, kept: Sequence[tuple[Family, Entry]]) -> l
     ]
     for number, rank, (name, recipe), first in sorted(tries, key=lambda t: t[:2]):
         place = f"{name} on {first.engine.name}"
-        if number and run.budget.spent_s > _SCREENING_SHARE * run.budget.total_s:
+        if number and not late:
+            # Remembered, so that the same command tries the same recipes again.
+            late = run.bench.remember(
+                ["late", [entry.key for _, entry in kept], recipe.key(), run.budget.total_s],
+                run.budget.spent_s > _SCREENING_SHARE * run.budget.total_s,
+            )
+        if late:
             run.drop(place, "the time for screening was spent: give a larger budget")
             continue
         outcome = _built(run, name, recipe)
@@ -249,7 +266,11 @@ def _faithful(run: _Run, fp32: Entry, kept: Sequence[tuple[Family, Entry]]) -> l
         error, agreement = 0.0, 1.0
         if len(kept[rank][0].recipes) > 1:
             run.bench.progress(f"comparing {name} with the original", 0, 0)
-            error, agreement = run.bench.fidelity(entry, fp32, _FIDELITY_SAMPLES)
+            try:
+                error, agreement = run.bench.fidelity(entry, fp32, _FIDELITY_SAMPLES)
+            except Unsupported as failure:
+                run.drop(place, str(failure))
+                continue
         ranked.append((error, agreement, rank, entry))
     contenders: list[Entry] = []
     # The most faithful of each family first, then the next best of all.
@@ -285,7 +306,15 @@ def _final(
     entries = [*eager, fp32, *others, *contenders]
     unique = list({entry.key: entry for entry in entries}.values())
     judging = task is not None and task.validation is not None and task.metric is not None
-    verdicts = {e.key: bench.judge(e) for e in unique if judging and _judged(e, fp32, contenders)}
+    verdicts: dict[str, Judged] = {}
+    for entry in [*eager, fp32, *contenders] if judging else []:
+        try:
+            verdicts[entry.key] = bench.judge(entry)
+        except Unsupported as error:
+            if entry is fp32:
+                raise
+            run.drop(f"{entry.name} on {entry.engine.name}", str(error))
+    contenders = [entry for entry in contenders if not judging or entry.key in verdicts]
     timed = run.race("racing", unique, fp32.key, 0.4)
 
     def candidate(entry: Entry) -> Candidate | None:
@@ -301,11 +330,14 @@ def _final(
         )
     base = with_resources(bench, base, fp32)
     base = judged(base, base, run.goal)
-    rows = [(entry, made) for entry in contenders if (made := candidate(entry)) is not None]
-    leading = frontier([made for _, made in rows], ("latency", "metric", "size"))
+    rows = [
+        (entry, judged(made, base, run.goal))
+        for entry in contenders
+        if (made := candidate(entry)) is not None
+    ]
     kept = []
     for entry, made in rows:
-        if made in leading:
+        if leads(made, [other for _, other in rows], base, run.goal):
             kept.append(judged(with_resources(bench, made, entry), base, run.goal))
         else:
             run.drop(
@@ -323,7 +355,7 @@ def _final(
         baselines=tuple(baselines),
         candidates=tuple(order(kept, run.goal)),
         passed_over=tuple(dict.fromkeys(run.passed)),
-        warnings=task.warnings if task else (),
+        warnings=(*(task.warnings if task else ()), *_disturbance(timed.values())),
         machine=machine().to_dict(),
         protocol={
             "seed": bench.seed,
@@ -344,5 +376,13 @@ def _final(
     return Optimized(result, bench.original, models[best.model], task)
 
 
-def _judged(entry: Entry, fp32: Entry, contenders: Sequence[Entry]) -> bool:
-    return entry is fp32 or entry in contenders or entry.name.endswith("eager")
+def _disturbance(timed: Iterable[Timed]) -> list[str]:
+    """Returns a warning when other programs took the cores from what was timed."""
+    waited = [one.waited_ratio for one in timed if one.failed is None]
+    middle = median(waited)  # they take turns, so that what disturbs one disturbs all
+    if middle <= _DISTURBED:
+        return []
+    return [
+        f"other programs were running: while latency was measured, threads waited for a core "
+        f"for {100 * middle:.0f} % of the time, so that another run may give other figures"
+    ]

@@ -36,7 +36,8 @@ class Grid:
     def quantize(self, x: NDArray[np.floating], axis: int | None = None) -> NDArray[np.integer]:
         """Returns the integers of x; `axis` is the channel axis of a per-channel grid."""
         scale, zero = self._spread(x.ndim, axis)
-        q = np.rint(x / scale) + zero
+        with np.errstate(over="ignore"):  # what overflows is clipped
+            q = np.rint(x / scale) + zero
         integers: NDArray[np.integer] = np.clip(q, self.low, self.high).astype(
             self.zero_point.dtype
         )
@@ -59,13 +60,16 @@ class Grid:
 def activation_grid(low: float, high: float, kind: Activation) -> Grid:
     """Returns the scalar grid that covers low..high and represents 0 exactly.
 
-    "u8" is asymmetric over 0..255; "s8" is symmetric, zero point 0, over −128..127.
+    "u8" is asymmetric over 0..255; "s8" is symmetric, zero point 0, over −128..127. An empty
+    range, that of a tensor which is always 0, gets the scale 1.
 
     >>> grid = activation_grid(0.0, 2.55, "u8")
     >>> round(float(grid.scale), 6), int(grid.zero_point)
     (0.01, 0)
     """
     low, high = min(low, 0.0), max(high, 0.0)
+    if low == high:
+        low, high = 0.0, 127.0 if kind == "s8" else 255.0
     if kind == "s8":
         scale = max(max(-low, high) / 127, _SMALLEST_SCALE)
         return Grid(np.asarray(scale, np.float32), np.asarray(0, np.int8), -128, 127)
@@ -79,12 +83,14 @@ def weight_grid(
     axis: int | None,
     bits: int = 8,
     clip: NDArray[np.floating] | None = None,
+    smallest: NDArray[np.floating] | float = 0.0,
 ) -> Grid:
     """Returns the symmetric s8 grid of a weight: zero point 0, integers ±(2^(bits−1) − 1).
 
     `axis` is the channel axis (None: one scale for the whole tensor). With 7 bits the sum
     of two u8 × s8 products fits int16, which x86 without VNNI needs (saturation in
-    `vpmaddubsw`). `clip` in 0..1 scales the range of each channel down.
+    `vpmaddubsw`). `clip` in 0..1 scales the range of each channel down; `smallest` bounds
+    the scales from below.
     """
     limit = 2 ** (bits - 1) - 1
     if axis is None:
@@ -94,5 +100,6 @@ def weight_grid(
         largest = np.abs(weight).max(axis=rest, initial=0.0)
     if clip is not None:
         largest = largest * clip
-    scale = np.maximum(np.asarray(largest, np.float32) / limit, _SMALLEST_SCALE).astype(np.float32)
+    least = np.maximum(smallest, _SMALLEST_SCALE)
+    scale = np.maximum(np.asarray(largest, np.float32) / limit, least).astype(np.float32)
     return Grid(scale, np.zeros(scale.shape, np.int8), -limit, limit)

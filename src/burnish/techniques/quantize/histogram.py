@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A histogram of a stream in constant memory, whose range grows as it needs to.
 
-Bin k holds the values in [k w, (k + 1) w); the width w is a power of two. When the
-values span more than `BINS` bins, w doubles and bins 2j and 2j + 1 become bin j: nothing
-is lost but resolution, and the result does not depend on how the stream was cut into
-batches. Exact zeros, which every grid represents exactly, are counted apart.
+Bin k holds the values in [k w, (k + 1) w). The width w is the least power of two with
+which the largest magnitude is below `BINS` w and the values span at most `BINS` bins. It
+doubles when it must, and bins 2j and 2j + 1 become bin j: nothing is lost but resolution,
+and the result does not depend on how the stream was cut into batches. Exact zeros, which
+every grid represents exactly, are counted apart.
 
 Memory: 8 bytes × BINS for each stream, whatever its length.
 """
@@ -59,16 +60,17 @@ class Histogram:
 
     def _widen(self, low: float, high: float) -> None:
         """Makes room for low..high: doubles the width until they fit, then extends the counts."""
+        largest = max(abs(low), abs(high))
+        least = max(math.frexp(largest)[1] - int(math.log2(BINS)), -126)
         if self._counts.size == 0:
-            largest = max(abs(low), abs(high))
-            self._exponent = max(math.frexp(largest)[1] - int(math.log2(BINS)), -126)
+            self._exponent = least
             self._first = math.floor(low * 2.0**-self._exponent)
             self._counts = np.zeros(1, np.int64)
         while True:
             inverse = 2.0**-self._exponent
             first = min(self._first, math.floor(low * inverse))
             last = max(self._first + self._counts.size - 1, math.floor(high * inverse))
-            if last - first < BINS:
+            if last - first < BINS and self._exponent >= least:
                 break
             self._double()
         grown = np.zeros(last - first + 1, np.int64)

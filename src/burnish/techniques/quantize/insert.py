@@ -8,6 +8,9 @@ anything else, and the file is as small as it can be.
 
 from __future__ import annotations
 
+import hashlib
+import math
+
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -16,28 +19,37 @@ from burnish.techniques.quantize.grid import Grid
 
 
 class Inserter:
-    """Changes one graph in place; equal scales and zero points are stored once."""
+    """Changes one graph in place; equal constants are stored once."""
 
     def __init__(self, graph: ir.Graph) -> None:
         self._graph = graph
-        self._constants: dict[tuple[str, bytes], ir.Value] = {}
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+        values = (value for node in graph.all_nodes() for value in node.outputs)
+        self._taken = {
+            *(value.name for value in (*graph.inputs, *values)),
+            *graph.initializers,
+            *(node.name for node in graph.all_nodes()),
+        }
 
     def activation(self, value: ir.Value, grid: Grid) -> None:
         """Puts Q → DQ between a tensor and all its readers."""
         scale, zero = self._constant(grid.scale, "scale"), self._constant(grid.zero_point, "zero")
         uses = list(value.uses())
         quantize = ir.node(
-            "QuantizeLinear", [value, scale, zero], name=f"{value.name}.quantize", num_outputs=1
+            "QuantizeLinear",
+            [value, scale, zero],
+            name=self._free(f"{value.name}.quantize"),
+            num_outputs=1,
         )
-        quantize.outputs[0].name = f"{value.name}.q"
+        quantize.outputs[0].name = self._free(f"{value.name}.q")
         dequantize = ir.node(
             "DequantizeLinear",
             [quantize.outputs[0], scale, zero],
-            name=f"{value.name}.dequantize",
+            name=self._free(f"{value.name}.dequantize"),
             num_outputs=1,
         )
         out = dequantize.outputs[0]
-        out.name, out.shape, out.type = f"{value.name}.dq", value.shape, value.type
+        out.name, out.shape, out.type = self._free(f"{value.name}.dq"), value.shape, value.type
         for use in uses:
             use.node.replace_input_with(use.idx, out)
         producer = value.producer()
@@ -54,18 +66,18 @@ class Inserter:
         """Replaces a node's weight (input 1) by int8 data and a DQ node."""
         old = node.inputs[1]
         name = str(old.name) if old is not None else f"{node.name}.weight"
-        data = self._initializer(f"{name}.q", integers)
-        scale = self._initializer(f"{name}.scale", grid.scale)
+        data = self._constant(integers, f"{name}.q")
+        scale = self._constant(grid.scale, f"{name}.scale")
         attributes = {} if axis is None else {"axis": axis}
         dequantize = ir.node(
             "DequantizeLinear",
             [data, scale],
             attributes,
-            name=f"{name}.dequantize",
+            name=self._free(f"{name}.dequantize"),
             num_outputs=1,
         )
         out = dequantize.outputs[0]
-        out.name = f"{name}.dq"
+        out.name = self._free(f"{name}.dq")
         out.shape = ir.Shape(integers.shape)
         out.type = ir.TensorType(ir.DataType.FLOAT)
         self._graph.insert_before(node, dequantize)
@@ -94,23 +106,21 @@ class Inserter:
         if clamp.op_type == "Clip":
             low, high = (_number(clamp, position) for position in (1, 2))
             top = float(grid.scale) * (grid.high - int(grid.zero_point))
-            # One ulp of slack: the top level may stand for the bound itself.
-            if low != 0.0 or (high is not None and top > high * (1 + 1e-6)):
+            # Some ulp of slack: the top level may stand for the bound itself.
+            if low != 0.0 or not (high is None or top <= high * (1 + 1e-6)):
                 return
         quantize.replace_input_with(0, clamp.inputs[0])
         self._graph.remove(clamp, safe=True)
 
-    def _constant(self, array: NDArray[np.generic], kind: str) -> ir.Value:
-        key = (array.dtype.str, array.tobytes())
+    def _constant(self, array: NDArray[np.generic], name: str) -> ir.Value:
+        content = hashlib.sha256(np.ascontiguousarray(array).tobytes()).digest()
+        key = (array.dtype.str, array.shape, content)
         if key not in self._constants:
-            self._constants[key] = self._initializer(f"{kind}.{len(self._constants)}", array)
+            self._constants[key] = self._initializer(name, array)
         return self._constants[key]
 
     def _initializer(self, name: str, array: NDArray[np.generic]) -> ir.Value:
-        count, unique = 0, name
-        while unique in self._graph.initializers:
-            count += 1
-            unique = f"{name}.{count}"
+        unique = self._free(name)
         tensor = ir.tensor(np.ascontiguousarray(array).reshape(array.shape), name=unique)
         value = ir.Value(
             name=unique,
@@ -121,9 +131,19 @@ class Inserter:
         self._graph.register_initializer(value)
         return value
 
+    def _free(self, name: str) -> str:
+        """Returns the name, or it with a number when it is taken, and takes it."""
+        count, free = 0, name
+        while free in self._taken:
+            count += 1
+            free = f"{name}.{count}"
+        self._taken.add(free)
+        return free
+
 
 def _number(node: ir.Node, position: int) -> float | None:
+    """Returns a constant input, None when there is none, or NaN when it is computed."""
     value = node.inputs[position] if position < len(node.inputs) else None
-    if value is None or value.const_value is None:
+    if value is None:
         return None
-    return float(value.const_value.numpy())
+    return math.nan if value.const_value is None else float(value.const_value.numpy().item())

@@ -9,7 +9,8 @@ range method and every placement, and are kept in the store.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,11 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from burnish.core.candidate import Setting
 from burnish.core.errors import Misuse
 from burnish.core.model import Model
-from burnish.core.task import Batch, Samples
+from burnish.core.task import Arrays, Samples
 from burnish.core.technique import Context
+from burnish.engines.engine import check
 from burnish.engines.onnxruntime import OnnxRuntime
+from burnish.measuring.accuracy import fixed_batch
 from burnish.measuring.machine import machine
 from burnish.techniques.quantize.histogram import Histogram
 
@@ -41,11 +44,13 @@ class Observed:
     n: int = 0
 
     def add(self, values: NDArray[np.floating]) -> None:
-        """Adds a batch: (batch, channels, …)."""
-        per_sample = max(values[0].size, 1) if values.ndim else 1
-        self.histogram.add(values, every=max(1, per_sample // _PER_SAMPLE))
-        if values.ndim < 2:
+        """Adds a batch: (batch, channels, …); what is not finite counts as 0 in the mean."""
+        not_finite = self.histogram.not_finite
+        self.histogram.add(values, _every(values))
+        if values.ndim < 2 or values.size == 0:
             return
+        if self.histogram.not_finite > not_finite:
+            values = np.where(np.isfinite(values), values, 0)
         axes = tuple(axis for axis in range(values.ndim) if axis != 1)
         mean = values.mean(axis=axes, dtype=np.float64)
         if self.channel_mean.shape != mean.shape:
@@ -55,13 +60,26 @@ class Observed:
         self.n = total
 
 
+def _every(values: NDArray[np.floating]) -> int:
+    """Returns the step that takes about `_PER_SAMPLE` values of each sample.
+
+    It has no factor in common with the sizes of the axes, so that it takes from every
+    channel, row and column alike.
+    """
+    per_sample = math.prod(values.shape[1:])
+    every = max(1, per_sample // _PER_SAMPLE)
+    while math.gcd(every, per_sample) > 1:
+        every += 1
+    return every
+
+
 def observe(
     model: Model, tensors: Sequence[str], samples: int, context: Context, technique: str
 ) -> dict[str, Observed]:
     """Returns what was seen of each tensor over the first `samples` calibration samples.
 
     Memory does not grow with `samples` (0 means all). Raises `Misuse` when there is no
-    calibration data or a tensor holds no finite value.
+    calibration data or it does not fit the model.
     """
     task = context.need_task(technique)
     data = task.split("calibration")
@@ -84,7 +102,8 @@ def _gather(
     model: Model, tensors: Sequence[str], data: Samples, limit: int, context: Context
 ) -> dict[str, Observed]:
     seen = {name: Observed(Histogram(), np.zeros(0)) for name in tensors}
-    first = next(iter(data.batches(1, 1)))
+    first = next(fitting(model, data, 1, 1))
+    check(model.signature, first)
     sizes = _sizes(model, tensors, first)
     groups = _groups(sizes)
     for number, group in enumerate(groups):
@@ -92,21 +111,31 @@ def _gather(
         batch_size = int(np.clip(_BATCH_BYTES // sum(sizes[n] for n in group), 1, _LARGEST_BATCH))
         done = 0
         with OnnxRuntime().open(probe, Setting(threads=machine().cores)) as session:
-            for batch in data.batches(batch_size, limit):
-                outputs = session.run(batch.inputs)
+            for inputs in fitting(model, data, batch_size, limit):
+                values = {**session.run(inputs), **inputs}
                 for name in group:
-                    values = batch.inputs[name] if name in batch.inputs else outputs[name]
-                    seen[name].add(values)
-                done += len(batch)
+                    seen[name].add(values[name])
+                done = min(done + len(next(iter(inputs.values()))), limit)
                 context.progress("calibrating", number * limit + done, len(groups) * limit)
     return seen
 
 
-def _sizes(model: Model, tensors: Iterable[str], first: Batch) -> dict[str, int]:
+def fitting(model: Model, data: Samples, batch_size: int, limit: int) -> Iterator[Arrays]:
+    """Yields the inputs of batches that the model takes.
+
+    Where its batch size is fixed, that is taken, and the last is filled up with its last sample.
+    """
+    fixed = fixed_batch(model.signature)
+    for batch in data.batches(fixed or batch_size, limit):
+        rows = np.minimum(np.arange(fixed or len(batch)), len(batch) - 1)
+        yield {name: array[rows] for name, array in batch.inputs.items()}
+
+
+def _sizes(model: Model, tensors: Iterable[str], first: Arrays) -> dict[str, int]:
     """Returns the bytes that each tensor takes for one sample, from inferred shapes."""
     graph = model.edit().graph
     dims = {
-        str(size): first.inputs[spec.name].shape[axis]
+        str(size): first[spec.name].shape[axis]
         for spec in model.signature.inputs
         for axis, size in enumerate(spec.shape)
     }

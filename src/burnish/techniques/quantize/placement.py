@@ -140,20 +140,22 @@ def _demanded(graph: ir.Graph, compute: set[ir.Node], kept: set[str]) -> set[ir.
                 clamped.update(inputs)
             elif _on_integers(node, inputs):
                 demanded.update(inputs)
-    return {value for value in demanded if not value.is_graph_output() and _is_float(value)}
+    return {value for value in demanded if _is_float(value)}
 
 
 def _on_integers(node: ir.Node, inputs: list[ir.Value]) -> bool:
     """Returns whether the node has an int8 form: it moves values, or combines computed ones."""
     if node.op_type in _PASS:
-        return _moves_only(node)
+        return moves_only(node)
     return node.op_type in _ELEMENT and len(inputs) == len(node.inputs)
 
 
-def _moves_only(node: ir.Node) -> bool:
-    """Returns whether the values that come out all went in (0, which padding adds, aside)."""
+def moves_only(node: ir.Node) -> bool:
+    """Returns whether a node's values all are those of its computed inputs (or a padding of 0)."""
+    if node.op_type == "Concat":
+        return all(value is not None and value.const_value is None for value in node.inputs)
     if node.op_type != "Pad":
-        return True
+        return node.op_type in _PASS
     if node.attributes.get_string("mode", "constant") != "constant":
         return True
     fill = node.inputs[2] if len(node.inputs) > 2 else None
@@ -170,7 +172,7 @@ def _groups(graph: ir.Graph, demanded: set[ir.Value]) -> list[tuple[ir.Value, ..
         return value
 
     for node in graph:
-        if node.op_type not in _PASS or not _moves_only(node):
+        if not moves_only(node):
             continue
         inputs = [value for value in node.inputs if value in demanded]
         output = node.outputs[0]

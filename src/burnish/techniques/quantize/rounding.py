@@ -29,7 +29,7 @@ from burnish.core.technique import Context
 from burnish.engines.onnxruntime import OnnxRuntime
 from burnish.measuring.machine import machine
 from burnish.techniques.quantize.grid import Grid, weight_grid
-from burnish.techniques.quantize.observe import with_outputs
+from burnish.techniques.quantize.observe import fitting, with_outputs
 from burnish.techniques.quantize.placement import Compute
 
 _SAMPLES = 128
@@ -48,13 +48,21 @@ class Rounded:
     input_mean: NDArray[np.float64] | None = None
 
 
-def best_grid(weight: NDArray[np.float32], axis: int | None, bits: int) -> Grid:
-    """Returns the weight grid, each channel clipped to the least squared rounding error."""
+def best_grid(
+    weight: NDArray[np.float32],
+    axis: int | None,
+    bits: int,
+    smallest: NDArray[np.float64] | float = 0.0,
+) -> Grid:
+    """Returns the weight grid, each channel clipped to the least squared rounding error.
+
+    `smallest` bounds the scales from below.
+    """
     rest = None if axis is None else tuple(a for a in range(weight.ndim) if a != axis)
     best_error: NDArray[np.float64] | None = None
     best_clip: NDArray[np.float64] | None = None
     for clip in _CLIPS:
-        grid = weight_grid(weight, axis, bits, np.asarray(clip))
+        grid = weight_grid(weight, axis, bits, np.asarray(clip), smallest)
         back = grid.dequantize(grid.quantize(weight, axis), axis)
         error = np.asarray(np.square(back - weight, dtype=np.float64).sum(axis=rest))
         if best_error is None or best_clip is None:
@@ -62,12 +70,17 @@ def best_grid(weight: NDArray[np.float32], axis: int | None, bits: int) -> Grid:
         better = error < best_error
         best_error = np.where(better, error, best_error)
         best_clip = np.where(better, clip, best_clip)
-    return weight_grid(weight, axis, bits, best_clip)
+    return weight_grid(weight, axis, bits, best_clip, smallest)
 
 
-def round_nearest(weight: NDArray[np.float32], axis: int | None, bits: int) -> Rounded:
+def round_nearest(
+    weight: NDArray[np.float32],
+    axis: int | None,
+    bits: int,
+    smallest: NDArray[np.float64] | float = 0.0,
+) -> Rounded:
     """Returns the weight on its best grid, each value rounded to the nearest level."""
-    grid = best_grid(weight, axis, bits)
+    grid = best_grid(weight, axis, bits, smallest)
     return Rounded(grid.quantize(weight, axis), grid)
 
 
@@ -78,10 +91,14 @@ def round_gptq(
     bits: int,
     per_channel: bool,
     context: Context,
+    samples: int = 0,
+    smallest: Mapping[str, NDArray[np.float64] | float] | None = None,
 ) -> dict[str, Rounded]:
     """Returns each compute node's rounded weight by node name.
 
-    `grids` are the grids of the nodes' inputs by tensor name. Layers are taken in groups,
+    `grids` are the grids of the nodes' inputs by tensor name, `smallest` the least scales of
+    their weights by node name. At most `samples` (0: all there are) and 128 samples are
+    used. Layers are taken in groups,
     so that their second moments fit in memory; transposed and dilated or auto-padded
     convolutions are rounded to the nearest.
     """
@@ -92,19 +109,45 @@ def round_gptq(
         layer = Layer.of(one, weight)
         if layer is None:
             axis = one.axis if per_channel else None
-            done[str(one.node.name)] = round_nearest(weight, axis, bits)
+            least = (smallest or {}).get(str(one.node.name), 0.0)
+            done[str(one.node.name)] = round_nearest(weight, axis, bits, least)
         else:
             able.append(layer)
-    total = len(able)
     for group in _by_memory(able):
-        moments = _gather(model, group, grids, context)
+        moments = _gather(model, group, grids, context, samples or _SAMPLES)
         for layer in group:
             axis = layer.compute.axis if per_channel else None
-            grid = best_grid(layer.weight, axis, bits)
-            second, first, n = moments[layer.name]
-            done[layer.name] = layer.rounded(second, first, n, grid)
-            context.progress("rounding weights (GPTQ)", len(done), total)
+            least = (smallest or {}).get(layer.name, 0.0)
+            grid = best_grid(layer.weight, axis, bits, least)
+            done[layer.name] = layer.rounded(moments[layer.name], grid)
+            context.progress("rounding weights (GPTQ)", len(done), len(compute))
     return done
+
+
+@dataclass
+class Moments:
+    """Sums of (x − c) and (x − c)(x − c)ᵀ over n rows x, for each group.
+
+    The centre c is near the mean, so that the variance is no small difference of large sums.
+    """
+
+    centre: NDArray[np.float32]
+    first: NDArray[np.float64]
+    second: NDArray[np.float32]
+    n: int = 0
+
+    @staticmethod
+    def around(centre: NDArray[np.float32]) -> Moments:
+        """Returns the moments of no rows yet; `centre` is (groups, width)."""
+        second = np.zeros((*centre.shape, centre.shape[1]), np.float32)
+        return Moments(centre, np.zeros(centre.shape), second)
+
+    def add(self, rows: NDArray[np.float32]) -> None:
+        """Adds rows: (groups, places, width)."""
+        rows = rows - self.centre[:, None]
+        self.second += np.matmul(rows.transpose(0, 2, 1), rows)
+        self.first += rows.sum(axis=1, dtype=np.float64)
+        self.n += rows.shape[1]
 
 
 @dataclass(frozen=True)
@@ -178,17 +221,17 @@ class Layer:
         rows = picked.reshape(len(x) * count, self.groups, -1)
         return np.ascontiguousarray(rows.transpose(1, 0, 2))
 
-    def rounded(
-        self, second: NDArray[np.float32], first: NDArray[np.float64], n: int, grid: Grid
-    ) -> Rounded:
-        """Returns the weight rounded by GPTQ; moments are sums over n rows."""
-        mean = first / n
+    def rounded(self, moments: Moments, grid: Grid) -> Rounded:
+        """Returns the weight rounded by GPTQ."""
+        off_centre = moments.first / moments.n
+        mean = moments.centre + off_centre
         flat = self.weight if self._is_conv or self.compute.axis == 0 else self.weight.T
         rows = flat.reshape(self.groups, -1, self.width).astype(np.float64)
         scales = np.broadcast_to(grid.scale.astype(np.float64), len(flat)).reshape(self.groups, -1)
         integers = np.empty_like(rows)
         for group in range(self.groups):
-            moment = second[group].astype(np.float64) / n - np.outer(mean[group], mean[group])
+            moment = moments.second[group].astype(np.float64) / moments.n
+            moment -= np.outer(off_centre[group], off_centre[group])
             integers[group] = gptq(rows[group], moment, scales[group], grid.low, grid.high)
         back = integers.reshape(flat.shape).astype(np.int8)
         if not (self._is_conv or self.compute.axis == 0):
@@ -245,36 +288,31 @@ def _by_memory(layers: Sequence[Layer]) -> Iterator[list[Layer]]:
         yield group
 
 
-_Moments = tuple[NDArray[np.float32], NDArray[np.float64], int]
-
-
 def _gather(
-    model: Model, layers: Sequence[Layer], grids: Mapping[str, Grid], context: Context
-) -> dict[str, _Moments]:
-    """Returns, for each layer, the sums of x xᵀ and of x over the rows seen, and their number."""
-    found: dict[str, _Moments] = {
-        layer.name: (
-            np.zeros((layer.groups, layer.width, layer.width), np.float32),
-            np.zeros((layer.groups, layer.width)),
-            0,
-        )
-        for layer in layers
-    }
+    model: Model,
+    layers: Sequence[Layer],
+    grids: Mapping[str, Grid],
+    context: Context,
+    samples: int,
+) -> dict[str, Moments]:
+    """Returns the moments of each layer's inputs by the layer's name."""
+    found: dict[str, Moments] = {}
     data = context.need_task("gptq").split("calibration")
     source = np.random.default_rng(context.seed)
     probe = with_outputs(model, sorted({layer.data for layer in layers}))
-    limit = min(_SAMPLES, len(data))
+    limit = min(samples, _SAMPLES, len(data))
     done = 0
     with OnnxRuntime().open(probe, Setting(threads=machine().cores)) as session:
-        for batch in data.batches(8, limit):
-            tensors = {**session.run(batch.inputs), **batch.inputs}
+        for inputs in fitting(model, data, 8, limit):
+            tensors = {**session.run(inputs), **inputs}
             for layer in layers:
-                second, first, n = found[layer.name]
                 grid = grids[layer.data]
-                rows = layer.sample(grid.dequantize(grid.quantize(tensors[layer.data])), source)
-                second += np.matmul(rows.transpose(0, 2, 1), rows)
-                first += rows.sum(axis=1, dtype=np.float64)
-                found[layer.name] = (second, first, n + rows.shape[1])
-            done += len(batch)
+                # NaN has no level; infinities go to the outermost.
+                x = np.nan_to_num(tensors[layer.data], posinf=np.inf, neginf=-np.inf)
+                rows = layer.sample(grid.dequantize(grid.quantize(x)), source)
+                if layer.name not in found:
+                    found[layer.name] = Moments.around(rows.mean(axis=1))
+                found[layer.name].add(rows)
+            done = min(done + len(next(iter(inputs.values()))), limit)
             context.progress("gathering second moments", done, limit)
     return found

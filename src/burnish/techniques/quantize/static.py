@@ -18,11 +18,22 @@ from burnish.measuring.machine import machine
 from burnish.techniques.quantize.grid import Activation, Grid, activation_grid
 from burnish.techniques.quantize.insert import Inserter
 from burnish.techniques.quantize.observe import Observed, observe
-from burnish.techniques.quantize.placement import Compute, Plan, plan
+from burnish.techniques.quantize.placement import Compute, Plan, moves_only, plan
 from burnish.techniques.quantize.ranges import METHODS, Method, choose_range
 from burnish.techniques.quantize.rounding import Rounded, round_gptq, round_nearest
 
 Rounding = Literal["nearest", "gptq"]
+
+_QUANTIZED = (
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "QLinearConv",
+    "QLinearMatMul",
+    "ConvInteger",
+    "MatMulInteger",
+)
+_LARGEST_BIAS = 2**29  # of 2 ** 31: correction may add to the bias, and sums are added to it
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,18 @@ class QuantizeStatic(Technique):
     name: ClassVar[str] = "quantize_static"
 
     def __post_init__(self) -> None:
+        typed = {
+            "percentile": isinstance(self.percentile, int | float),
+            "weight_bits": isinstance(self.weight_bits, int),
+            "per_channel": isinstance(self.per_channel, bool),
+            "correct_bias": isinstance(self.correct_bias, bool),
+            "samples": isinstance(self.samples, int),
+            "keep_float": isinstance(self.keep_float, tuple)
+            and all(isinstance(one, str) for one in self.keep_float),
+        }
+        wrong = [f"{name}={getattr(self, name)!r}" for name, right in typed.items() if not right]
+        if wrong:
+            raise Misuse(f"{self.name} got a value of the wrong type: {', '.join(wrong)}")
         choices: list[tuple[str, str, tuple[str, ...]]] = [
             ("range method", self.ranges, METHODS),
             ("activation type", self.activations, ("auto", "u8", "s8")),
@@ -58,7 +81,7 @@ class QuantizeStatic(Technique):
         ]
         for kind, value, known in choices:
             if value not in known:
-                raise unknown(kind, value, known)
+                raise unknown(kind, str(value), known)
         if self.weight_bits not in (0, *range(2, 9)):
             raise Misuse(f"weight_bits must be 2 to 8, or 0 to choose, got {self.weight_bits}")
         if not 50 <= self.percentile <= 100 or self.samples < 0:
@@ -68,9 +91,9 @@ class QuantizeStatic(Technique):
         """Raises `Misuse` without calibration data or when the model is quantized already."""
         context.need_task(self.name).split("calibration")
         nodes = {node.name: node for node in model.edit().graph}
-        found = [name for name, node in nodes.items() if node.op_type == "QuantizeLinear"]
-        if found:
-            raise Misuse(f"the model is quantized already: it holds QuantizeLinear {found[0]}")
+        for name, node in nodes.items():
+            if node.op_type in _QUANTIZED:
+                raise Misuse(f"the model is quantized already: it holds {node.op_type} {name}")
         for name in self.keep_float:
             if name not in nodes:
                 raise unknown("node in keep_float", name, [str(known) for known in nodes])
@@ -133,10 +156,12 @@ class QuantizeStatic(Technique):
                         Skipped(str(value.name), f"{observed.not_finite} values were not finite")
                     )
                 method: Method = "minmax" if value in inputs else self.ranges
-                # What a pass-through operator gives holds nothing that did not go in.
-                if value.producer() in _producers(group) and len(group) > 1:
+                if _is_moved(value, group):
                     continue
-                ranges.append(choose_range(observed, method, self._kind, self.percentile))
+                try:
+                    ranges.append(choose_range(observed, method, self._kind, self.percentile))
+                except Misuse as error:
+                    raise Misuse(f"the tensor {value.name}: {error}") from error
             low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
             for value in group:
                 grids[str(value.name)] = activation_grid(low, high, self._kind)
@@ -145,12 +170,42 @@ class QuantizeStatic(Technique):
     def _round(
         self, model: Model, what: Plan, grids: dict[str, Grid], context: Context
     ) -> dict[str, Rounded]:
+        smallest = {str(one.node.name): self._smallest_scale(one, grids) for one in what.compute}
         if self.rounding == "gptq":
-            return round_gptq(model, what.compute, grids, self._bits, self.per_channel, context)
+            return round_gptq(
+                model,
+                what.compute,
+                grids,
+                self._bits,
+                self.per_channel,
+                context,
+                self.samples,
+                smallest,
+            )
         return {
-            str(one.node.name): round_nearest(_array(one.weight), self._axis(one), self._bits)
+            name: round_nearest(_array(one.weight), self._axis(one), self._bits, smallest[name])
             for one in what.compute
+            for name in [str(one.node.name)]
         }
+
+    def _smallest_scale(self, one: Compute, grids: dict[str, Grid]) -> NDArray[np.float64] | float:
+        """Returns the least scale of each weight channel that keeps its bias in 32 bits.
+
+        Engines round the bias to a multiple of the input's scale times the weight's; a
+        channel whose weights are all but 0 would have it overflow.
+        """
+        data, bias = one.node.inputs[0], one.node.inputs[2:]
+        if data is None or not bias or bias[0] is None or bias[0].const_value is None:
+            return 0.0
+        step = float(grids[str(data.name)].scale) * _LARGEST_BIAS
+        largest = np.abs(_array(bias[0]).astype(np.float64)) / step
+        if not self.per_channel:
+            return float(largest.max(initial=0.0))
+        channels = _array(one.weight).shape[one.axis]
+        # A Gemm's bias is (outputs,), or anything that broadcasts to (rows, outputs).
+        spread = np.broadcast_to(largest, (*largest.shape[:-1], channels))
+        least: NDArray[np.float64] = spread.reshape(-1, channels).max(axis=0)
+        return least
 
     def _axis(self, one: Compute) -> int | None:
         return one.axis if self.per_channel else None
@@ -179,18 +234,18 @@ class QuantizeStatic(Technique):
         if old is not None and old.const_value is None:
             return None
         start = np.zeros_like(shift) if old is None else _array(old).astype(np.float64)
-        bias: NDArray[np.float32] = (np.broadcast_to(start, shift.shape) - shift).astype(np.float32)
+        bias: NDArray[np.float32] = (start - shift).astype(np.float32)
         return bias
 
 
-def _producers(group: tuple[ir.Value, ...]) -> set[ir.Node]:
-    """Returns the nodes that read one tensor of the group and give another."""
-    members = set(group)
-    return {
-        node
-        for value in group
-        if (node := value.producer()) is not None and any(i in members for i in node.inputs)
-    }
+def _is_moved(value: ir.Value, group: tuple[ir.Value, ...]) -> bool:
+    """Returns whether the value holds nothing but what others of its group hold."""
+    node = value.producer()
+    if node is None or not moves_only(node):
+        return False
+    return all(
+        data in group for data in node.inputs if data is not None and data.dtype == value.dtype
+    )
 
 
 def _mean_output(
