@@ -29,7 +29,7 @@ from burnish.core.candidate import Setting
 from burnish.core.measurement import Measurement
 from burnish.core.technique import Context
 from burnish.engines.engine import Engine, installed
-from burnish.measuring.accuracy import Comparison, Judged, compare, evaluate
+from burnish.measuring.accuracy import Comparison, Judged, agreement, compare, evaluate
 from burnish.measuring.machine import machine
 from burnish.measuring.timing import Contender, Timed, race
 
@@ -77,6 +77,7 @@ def one_network(name: str, folder: Path, options: argparse.Namespace) -> None:
     rows = [Row(label, engine) for label in models for engine in installed()]
     say(f"{name}: judging")
     judged, refused = judge(rows, models, task, options.limit)
+    wider = unlabelled(rows, models, task, options.limit)
     rows = [row for row in rows if row.key in judged]
     request = dict(next(iter(task.split("validation").batches(1, 1))).inputs)
     timed: dict[int, dict[str, Timed]] = {}
@@ -88,6 +89,9 @@ def one_network(name: str, folder: Path, options: argparse.Namespace) -> None:
     base = judged[Row("fp32", rows[0].engine).key]
     print(f"\n### {name}: {metric.name} on {base.n} samples\n")
     titles = ["model", "engine", "size MB", metric.name, "drop", "agrees with fp32 %"]
+    if wider:
+        n = next(iter(wider.values())).n
+        titles.append(f"agrees on {n} unlabelled images %")
     for threads in timed:
         titles += [f"ms, {threads} thr.", f"× best fp32, {threads} thr."]
     print("| " + " | ".join(titles) + " |\n|" + "---|" * len(titles))
@@ -95,6 +99,8 @@ def one_network(name: str, folder: Path, options: argparse.Namespace) -> None:
         own = compare(base, judged[row.key], metric)
         cells = [row.model, row.engine.name, f"{models[row.model].size_bytes / 1e6:.2f}"]
         cells += quality(judged[row.key], own)
+        if wider:
+            cells.append(interval(wider[row.key]))
         for threads, all_ in timed.items():
             cells += speed(all_[row.key], row.key == fastest[threads])
         print("| " + " | ".join(cells) + " |", flush=True)
@@ -171,6 +177,40 @@ def judge(
         except bn.BurnishError as error:
             refused.append(f"{row.model} on {row.engine.identity}: {error}")
     return judged, refused
+
+
+def unlabelled(
+    rows: list[Row], models: Mapping[str, bn.Model], task: bn.Task, limit: int | None
+) -> dict[str, Measurement]:
+    """Returns how often each row answers as fp32 does on calibration and training images.
+
+    Only for tasks with training images that have no labels; empty for others.
+    """
+    splits = [task.calibration, task.training]
+    if any(split is None for split in splits) or has_labels(task):
+        return {}
+    found = {}
+    for row in rows:
+        batches = (
+            b.inputs for split in splits for b in (split.batches(16, limit) if split else ())
+        )
+        setting = Setting(machine().cores)
+        try:
+            with (
+                rows[0].engine.open(models["fp32"], setting) as base,
+                row.engine.open(models[row.model], setting) as session,
+            ):
+                same = agreement(base, session, batches)
+        except bn.BurnishError:
+            continue  # judge has said why
+        if same is not None:
+            found[row.key] = same
+    return found
+
+
+def has_labels(task: bn.Task) -> bool:
+    """Returns whether the training samples carry labels."""
+    return next(iter(task.split("training").batches(1, 1))).labels is not None
 
 
 def timing(

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the command in this process, or as a user's shell would."""
 
+import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,14 +17,17 @@ PROGRAM = [sys.executable, "-c", "from burnish.cli.app import main; main()"]
 
 
 @pytest.fixture
-def burnish(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
+def burnish(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., Result]]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
 
     def run(*args: object) -> Result:
         return CliRunner().invoke(app, [str(one) for one in args])
 
-    return run
+    log = logging.getLogger("burnish")
+    before = (log.level, log.handlers)
+    yield run
+    log.level, log.handlers = before  # the command sets up the log of the whole process
 
 
 @pytest.fixture

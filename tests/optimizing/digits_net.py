@@ -47,9 +47,7 @@ def network(batch: int | str = "batch") -> Model:
     fitted = features[:700].astype(np.float64)
     fitted = np.hstack([fitted, np.ones((len(fitted), 1))])
     target = np.eye(10)[classes[:700]] * 10
-    solved = np.linalg.solve(
-        fitted.T @ fitted + 0.1 * np.eye(fitted.shape[1]), fitted.T @ target
-    ).T
+    solved = np.linalg.solve(fitted.T @ fitted + 0.1 * np.eye(fitted.shape[1]), fitted.T @ target).T
     return _graph(batch, weights | {"w3": solved[:, :-1], "b3": solved[:, -1]}, "logits")
 
 

@@ -252,9 +252,7 @@ def test_tasks_that_lack_something(tmp_path, which):
         assert "quantize_static" in passed
         assert ("metric" in done.result.fp32.measured) == (which == "no calibration")
     assert "nan" not in done.table()
-    free = optimize(
-        digits_net.network(), task, Goal(max_drop=None, objective="size"), **more
-    )
+    free = optimize(digits_net.network(), task, Goal(max_drop=None, objective="size"), **more)
     assert free.status == "met"
 
 

@@ -64,7 +64,6 @@ def show_warnings(quiet: bool = False) -> None:
 
     log = logging.getLogger("burnish")
     log.setLevel(logging.ERROR if quiet else logging.WARNING)
-    log.propagate = False
     shown = console(stderr=True)
     log.handlers = [RichHandler(console=shown, show_time=False, show_path=False, markup=False)]
 
