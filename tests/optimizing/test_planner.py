@@ -52,8 +52,8 @@ def test_a_family_holds_one_structure_and_its_recipes_are_all_different():
     assert len({family.name for family in families}) == len(families)
     for family in families:
         assert len({name for name, _ in family.recipes}) == len(family.recipes)
-        steps = [one for one in quantizers([family])]
-        assert len({(one.activations, one.weight_bits) for one in steps}) <= 1
+        kinds = {(one.activations, one.weight_bits) for one in quantizers([family])}
+        assert len(kinds) <= 1
     assert any("operator" in name for name in names)
     assert families[0].recipes[0][1] == Recipe((Fuse(),))
 

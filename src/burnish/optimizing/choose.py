@@ -59,14 +59,15 @@ def choose(
     return nearest, nearest.status
 
 
-def closeness(candidate: Candidate, fp32: Candidate, goal: Goal) -> tuple[int, int, float]:
+def closeness(candidate: Candidate, fp32: Candidate, goal: Goal) -> tuple[int, int, float, int]:
     """Returns how far the candidate is from the goal; less is nearer.
 
-    First how many limits are not met, then how many are not shown, then by how much its
-    values are beyond the limits: a sum of logarithms of value over limit, and for a drop
-    the share of fp32's metric that it is beyond.
+    First how many limits are not met; how many are not shown by a value that is not within
+    them; by how much values are beyond the limits (a sum of logarithms of value over limit,
+    and for a drop the share of fp32's metric that it is beyond); how many are not shown.
     """
-    statuses = [verdict.status for verdict in candidate.verdicts]
+    not_met, not_shown = _missed(candidate)
+    outside = sum(not one.within for one in candidate.verdicts if one.status == "not shown")
     beyond = _drop_beyond(candidate, fp32, goal)
     size = fp32.measured["size"].value if "size" in fp32.measured else math.nan
     ratio = goal.max_size_ratio
@@ -84,7 +85,7 @@ def closeness(candidate: Candidate, fp32: Candidate, goal: Goal) -> tuple[int, i
             continue
         over = math.log(value / limit)
         beyond += max(0.0, -over if quantity in ("speedup", "throughput") else over)
-    return statuses.count("not met"), statuses.count("not shown"), beyond
+    return not_met, outside, beyond, not_shown
 
 
 def _drop_beyond(candidate: Candidate, fp32: Candidate, goal: Goal) -> float:
@@ -110,8 +111,8 @@ def improves(candidate: Candidate, fp32: Candidate, goal: Goal) -> bool:
     return sign * one.value < sign * other.value
 
 
-def leads(one: Candidate, others: Sequence[Candidate], fp32: Candidate, goal: Goal) -> bool:
-    """Returns whether no other candidate is as good in all and as near to the goal.
+def leads(one: Candidate, others: Sequence[Candidate], goal: Goal) -> bool:
+    """Returns whether no other candidate is as good in all and in its verdicts.
 
     A metric as high proves less when the two answer differently more often; and memory and
     throughput, which are measured of those that lead, may be what the goal asks for.
@@ -119,8 +120,7 @@ def leads(one: Candidate, others: Sequence[Candidate], fp32: Candidate, goal: Go
     if goal.objective in ("memory", "throughput") or goal.max_memory_bytes or goal.min_throughput:
         return True
     return not any(
-        dominates(other, one, ("latency", "metric", "size"))
-        and closeness(other, fp32, goal)[:2] <= closeness(one, fp32, goal)[:2]
+        dominates(other, one, ("latency", "metric", "size")) and _missed(other) <= _missed(one)
         for other in others
     )
 
@@ -135,6 +135,12 @@ def _rank(candidate: Candidate, goal: Goal) -> tuple[float, str]:
     if measured is None:
         return float("inf"), candidate.name
     return (measured.value if measured.better == "lower" else -measured.value), candidate.name
+
+
+def _missed(candidate: Candidate) -> tuple[int, int]:
+    """Returns how many limits are not met, and how many are not shown."""
+    statuses = [verdict.status for verdict in candidate.verdicts]
+    return statuses.count("not met"), statuses.count("not shown")
 
 
 def _within(candidate: Candidate) -> bool:

@@ -15,8 +15,9 @@ stopped, and a second run measures nothing twice.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from statistics import median
 
@@ -242,6 +243,7 @@ def _built(run: _Run, name: str, recipe: Recipe) -> Outcome | None:
 def _faithful(run: _Run, fp32: Entry, kept: Sequence[tuple[Family, Entry]]) -> list[Entry]:
     """Returns the contenders: of each family kept, the recipes whose outputs differ least."""
     ranked: list[tuple[float, float, int, Entry]] = []
+    made_by: dict[str, str] = {}
     late = False
     tries = [
         (number, rank, recipe, first)
@@ -263,6 +265,10 @@ def _faithful(run: _Run, fp32: Entry, kept: Sequence[tuple[Family, Entry]]) -> l
         if outcome is None:
             continue
         entry = replace(first, name=name, model=outcome.model, recipe=recipe, outcome=outcome)
+        same = made_by.setdefault(entry.key, name)
+        if same != name:
+            run.drop(place, f"it makes the same model as {same}")
+            continue
         error, agreement = 0.0, 1.0
         if len(kept[rank][0].recipes) > 1:
             run.bench.progress(f"comparing {name} with the original", 0, 0)
@@ -274,7 +280,7 @@ def _faithful(run: _Run, fp32: Entry, kept: Sequence[tuple[Family, Entry]]) -> l
         ranked.append((error, agreement, rank, entry))
     contenders: list[Entry] = []
     # The most faithful of each family first, then the next best of all.
-    leaders = {rank: min(r for r in ranked if r[2] == rank)[0] for rank in {r[2] for r in ranked}}
+    leaders = {rank: min(r[0] for r in ranked if r[2] == rank) for _, _, rank, _ in ranked}
     for error, agreement, _, entry in sorted(
         ranked, key=lambda r: (r[0] != leaders[r[2]], r[0], r[3].name)
     ):
@@ -337,7 +343,7 @@ def _final(
     ]
     kept = []
     for entry, made in rows:
-        if leads(made, [other for _, other in rows], base, run.goal):
+        if leads(made, [other for _, other in rows], run.goal):
             kept.append(judged(with_resources(bench, made, entry), base, run.goal))
         else:
             run.drop(
@@ -369,7 +375,7 @@ def _final(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         extra={
             "signature": str(bench.original.signature),
-            "lineage": asdict(bench.original.lineage),
+            "lineage": json.loads(bench.original.lineage.to_json()),
         },
     )
     models = {entry.model.digest: entry.model for entry in (fp32, *contenders)}
