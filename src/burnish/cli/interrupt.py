@@ -1,55 +1,60 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes Ctrl-C end the work, at a safe place and for certain.
+"""Makes Ctrl-C end the work between two steps, not inside an engine.
 
-Python raises KeyboardInterrupt wherever it happens to be. In a destructor, or in a
-callback from native code, the exception is lost and the work would go on; and OpenVINO,
-when it comes while a model is read, corrupts its memory and crashes (seen in about one of
-ten). So Ctrl-C is noted, and raised at the next report of progress, which is between two
-steps; when none comes within two seconds, or at a second Ctrl-C, it is raised at once.
+A signal that is delivered while a thread runs OpenVINO corrupts that thread's memory (seen:
+about one Ctrl-C of ten ended in a crash); and a KeyboardInterrupt that Python raises in a
+destructor is lost. So during the work no thread takes the signal but one, which waits for
+it. The work ends at its next report of progress, or after two seconds, or a second Ctrl-C,
+at the next instruction of Python.
 """
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import signal
+import threading
 from collections.abc import Iterator
-from types import FrameType
 
 from burnish.core.progress import Progress
 
 _GRACE_S = 2.0
-_HAS_TIMER = hasattr(signal, "setitimer")  # Windows has none
 
 
 @contextlib.contextmanager
 def interruptible(progress: Progress) -> Iterator[Progress]:
     """Yields `progress`, which raises KeyboardInterrupt once Ctrl-C was pressed.
 
-    Any error after that is the interrupt's, too: child processes get Ctrl-C as well, and
-    die of it. Needs the main thread, as every signal handler does.
+    Threads and processes started meanwhile do not take the signal either. Where signals
+    cannot be held back (Windows), Ctrl-C stays as Python has it.
     """
-    interrupted = False
+    if not hasattr(signal, "pthread_sigmask"):
+        yield progress
+        return
+    pressed, over, woken = threading.Event(), threading.Event(), threading.Event()
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal interrupted
-        if interrupted or not _HAS_TIMER:
-            raise KeyboardInterrupt
-        interrupted = True
-        signal.setitimer(signal.ITIMER_REAL, _GRACE_S)
+    def watch() -> None:
+        signal.sigwait({signal.SIGINT})
+        while not over.is_set():
+            if pressed.is_set():
+                _thread.interrupt_main()
+            pressed.set()
+            signal.sigtimedwait({signal.SIGINT}, _GRACE_S)
+        woken.wait()  # only a thread that lives may be sent a signal
 
     def report(work: str, done: int, total: int) -> None:
-        if interrupted:
+        if pressed.is_set():
             raise KeyboardInterrupt
         progress(work, done, total)
 
-    with contextlib.ExitStack() as stack:
-        for number in (signal.SIGINT, signal.SIGALRM) if _HAS_TIMER else (signal.SIGINT,):
-            stack.callback(signal.signal, number, signal.signal(number, handle))
-        if _HAS_TIMER:
-            stack.callback(signal.setitimer, signal.ITIMER_REAL, 0)
-        try:
-            yield report
-        except Exception as error:
-            if interrupted:
-                raise KeyboardInterrupt from error
-            raise
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    watcher = threading.Thread(target=watch, name="burnish-interrupt", daemon=True)
+    watcher.start()
+    try:
+        yield report
+    finally:
+        over.set()
+        signal.pthread_kill(watcher.ident or 0, signal.SIGINT)
+        woken.set()
+        watcher.join()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

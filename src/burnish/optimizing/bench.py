@@ -13,6 +13,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +262,8 @@ def _fidelity(entry: Entry, reference: Entry, data: Samples, samples: int) -> tu
 
 
 def _key(*parts: Any) -> str:
+    # Another version may build or measure differently: it starts afresh.
+    parts = (version("burnish"), *parts)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:40]
 
 

@@ -11,6 +11,8 @@ from burnish.core.candidate import Candidate, dominates
 from burnish.core.goal import Goal, Status
 from burnish.core.measurement import Measurement
 
+_ALIKE_RATIO = 0.03
+
 _QUANTITY = {
     "latency": "latency",
     "accuracy": "metric",
@@ -36,7 +38,8 @@ def choose(
 
     In order of preference:
 
-    1. the best in the objective among those that meet the goal and beat fp32;
+    1. the best in the objective among those that meet the goal and beat fp32 (of those
+       that are alike in it, the one that agrees most with fp32);
     2. the best among those that beat fp32, whose values are all within the limits but
        whose samples are too few to show it ("not shown");
     3. fp32 itself, when it meets the goal and nothing better was found;
@@ -49,7 +52,7 @@ def choose(
     for status in ("met", "not shown"):
         found = [one for one in better if one.status == status and _within(one)]
         if found:
-            chosen = min(found, key=lambda one: _rank(one, goal))
+            chosen = _most_faithful(found, goal)
             return chosen, chosen.status
     if fp32.status == "met":
         return fp32, "met"
@@ -57,6 +60,22 @@ def choose(
     nearer = [one for one in candidates if one in better or closeness(one, fp32, goal) < far]
     nearest = min([fp32, *nearer], key=lambda one: (closeness(one, fp32, goal), _rank(one, goal)))
     return nearest, nearest.status
+
+
+def _most_faithful(candidates: Sequence[Candidate], goal: Goal) -> Candidate:
+    """Returns the candidate that agrees most with fp32 among those as good as the best.
+
+    Figures closer than `_ALIKE_RATIO` are alike: two files of one structure differ by
+    noise only, and what can be told apart is how often they answer as the original does.
+    """
+    best = min(candidates, key=lambda one: _rank(one, goal))
+    first, _ = _rank(best, goal)
+    alike = [one for one in candidates if _rank(one, goal)[0] - first <= _ALIKE_RATIO * abs(first)]
+
+    def agreement(one: Candidate) -> float:
+        return one.measured["agreement"].value if "agreement" in one.measured else 0.0
+
+    return min(alike or [best], key=lambda one: (-agreement(one), _rank(one, goal)))
 
 
 def closeness(candidate: Candidate, fp32: Candidate, goal: Goal) -> tuple[int, int, float, int]:

@@ -12,6 +12,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def observe(
     if limit == 0:
         raise Misuse(f"the calibration data of the task {task.name!r} is empty")
     names = hashlib.sha256("\n".join(tensors).encode()).hexdigest()[:16]
-    key = f"{model.digest[:32]}-{data.fingerprint()[:16]}-{limit}-{names}"
+    key = f"{version('burnish')}-{model.digest[:32]}-{data.fingerprint()[:16]}-{limit}-{names}"
 
     def make(folder: Path) -> None:
         _write(folder / "observed.npz", _gather(model, tensors, data, limit, context))
