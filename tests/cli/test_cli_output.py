@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-import contextlib
 import json
 import math
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from burnish.cli.compare import distinct
-from burnish.cli.interrupt import interruptible
 from burnish.cli.output import kept_for_json, print_json
 from burnish.cli.progress_bar import Lines
 
@@ -48,21 +47,43 @@ def test_lines_come_seldom_and_name_the_stage():
     ]
 
 
-def test_an_interrupt_that_got_lost_is_raised_at_the_next_report():
-    reports: list[str] = []
-    before = signal.getsignal(signal.SIGINT)
+INTERRUPT = """
+import contextlib, os, signal, sys, time
+from burnish.cli.interrupt import interruptible
 
-    def work():
-        with interruptible(lambda work, done, total: reports.append(work)) as report:
-            report("one", 0, 0)
-            with contextlib.suppress(KeyboardInterrupt):  # as a destructor does
-                signal.raise_signal(signal.SIGINT)
-            report("two", 0, 0)
+start = time.monotonic()
+try:
+    with interruptible() as check:
+        check()
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.3)  # nothing is raised here
+        if sys.argv[1] == "twice":
+            os.kill(os.getpid(), signal.SIGINT)
+        while sys.argv[1] != "checked":
+            pass
+        print("went on")
+        check()
+        print("not reached")
+except KeyboardInterrupt:
+    print("ended", time.monotonic() - start > 2.0)
+with contextlib.suppress(KeyboardInterrupt):  # as Python has it again
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(5)
+    print("not reached")
+"""
 
-    with pytest.raises(KeyboardInterrupt):
-        work()
-    assert reports == ["one"]
-    assert signal.getsignal(signal.SIGINT) is before
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="no signals to hold back")
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [("checked", "went on\nended False\n"), ("twice", "ended False\n"), ("never", "ended True\n")],
+)
+def test_an_interrupt_ends_the_work_at_a_check_or_else_soon(how, said):
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPT, how],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == (said, "")
 
 
 @given(st.lists(st.sampled_from(["a", "b", "c/a"]), min_size=1, max_size=6))

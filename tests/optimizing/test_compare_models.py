@@ -12,17 +12,9 @@ from burnish.core.errors import Misuse, Unsupported
 from burnish.core.store import Store
 from burnish.core.technique import Context
 from burnish.engines.onnxruntime import OnnxRuntime
-from burnish.optimizing import candidates
 from burnish.optimizing.compare import compare, measure
 from burnish.techniques.fuse import Fuse
 from burnish.techniques.quantize.static import QuantizeStatic
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _short_throughput():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(candidates, "_RATE_S", 0.02)
-        yield
 
 
 class Breaking(OnnxRuntime):
@@ -46,6 +38,7 @@ def int8():
     return QuantizeStatic(weight_bits=8).apply(fused, context).model
 
 
+@pytest.mark.slow
 def test_side_by_side_the_first_is_the_baseline(int8):
     net = digits_net.network()
     models = {"net": net, "again": net, "int8": int8}
@@ -74,6 +67,7 @@ def test_models_with_other_inputs_cannot_be_compared():
         compare({}, budget=1)
 
 
+@pytest.mark.slow
 def test_what_a_varying_size_is_called_does_not_matter():
     rows = compare(
         {"n": digits_net.network("n"), "batch": digits_net.network()},

@@ -13,32 +13,16 @@ import small_models
 import burnish
 from burnish.core.candidate import Setting
 from burnish.core.errors import Misuse
-from burnish.core.goal import Goal
-from burnish.core.recipe import Recipe
-from burnish.core.store import Store
 from burnish.core.task import Task
 from burnish.data.samples import ArraySamples
 from burnish.engines.engine import by_name
-from burnish.optimizing import candidates
 from burnish.optimizing.reference import reference
-from burnish.optimizing.run import optimize
 from burnish.techniques.fuse import Fuse
-from burnish.techniques.quantize.static import QuantizeStatic
 
 
 @pytest.fixture(scope="module")
-def optimized(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(candidates, "_RATE_S", 0.02)
-        yield optimize(
-            digits_net.network(),
-            digits_net.task(),
-            Goal(max_drop=5, objective="size"),
-            budget=1,
-            recipes=[Recipe((Fuse(), QuantizeStatic(weight_bits=8)))],
-            engines=[by_name("onnxruntime")],
-            store=Store(tmp_path_factory.mktemp("store")),
-        )
+def optimized(done):
+    return done.first
 
 
 @pytest.fixture(scope="module")

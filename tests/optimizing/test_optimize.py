@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import digits_net
 import numpy as np
 import pytest
 import small_models
+from digits_run import INT8, SMALL, Failing, Refusing, optimize
 from onnx import TensorProto, helper
 
 from burnish.core.candidate import Setting
@@ -24,82 +25,10 @@ from burnish.data.metrics import metric
 from burnish.data.samples import ArraySamples
 from burnish.engines.engine import Engine
 from burnish.engines.onnxruntime import OnnxRuntime
-from burnish.optimizing import bench, candidates, run
-from burnish.optimizing.optimized import Optimized
+from burnish.optimizing import bench, run
 from burnish.optimizing.result import Result
 from burnish.techniques.fuse import Fuse
 from burnish.techniques.quantize.static import QuantizeStatic
-
-INT8 = Recipe((Fuse(), QuantizeStatic(ranges="minmax", activations="u8", weight_bits=8)))
-SMALL = Goal(max_drop=5, objective="size")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _short_throughput():
-    """Throughput is still measured, for a shorter time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(candidates, "_RATE_S", 0.02)
-        yield
-
-
-class Counting(OnnxRuntime):
-    """ONNX Runtime that counts how often it opens a model."""
-
-    opened = 0
-
-    def open(self, model, setting):
-        Counting.opened += 1
-        return super().open(model, setting)
-
-
-class Refusing(OnnxRuntime):
-    """An engine that takes no model."""
-
-    name = "refusing"
-
-    def open(self, model, setting):
-        raise Unsupported("refusing has no kernel for anything")
-
-
-class Failing(OnnxRuntime):
-    """An engine that opens models and fails as soon as one runs."""
-
-    name = "failing"
-
-    def open(self, model, setting):
-        session = super().open(model, setting)
-
-        def fail(inputs):
-            raise Unsupported("failing broke down")
-
-        session.execute = fail
-        return session
-
-
-def optimize(model, task=None, goal=SMALL, *, store, **more) -> Optimized:
-    given = {"budget": 2, "recipes": [INT8], "engines": [OnnxRuntime()]} | more
-    return run.optimize(model, task, goal, store=store, **given)
-
-
-@dataclass(frozen=True)
-class Done:
-    first: Optimized
-    again: Optimized
-    opened: tuple[int, int]
-    store: Store
-
-
-@pytest.fixture(scope="module")
-def done(tmp_path_factory, _short_throughput) -> Done:
-    """One optimization for its size, and the same again."""
-    store = Store(tmp_path_factory.mktemp("store"))
-    engines = [Counting(), Refusing(), Failing()]
-    more = {"engines": engines, "store": store, "command": "burnish optimize"}
-    Counting.opened = 0
-    first = optimize(digits_net.network(), digits_net.task(), **more)
-    opened = Counting.opened
-    again = optimize(digits_net.network(), digits_net.task(), **more)
-    return Done(first, again, (opened, Counting.opened - opened), store)
 
 
 def test_the_smallest_that_keeps_the_accuracy_is_chosen(done):
@@ -307,20 +236,22 @@ def test_every_engine_and_recipe_within_the_budget(tmp_path):
     result = done.result
     assert result.status == "met"
     assert result.baselines[0] == result.fp32
-    latencies = [one.measured["latency"].value for one in result.baselines]
-    assert len(latencies) >= 1
     assert result.best.recipe[-1]["technique"] == "quantize_static"
     assert result.protocol["seed"] == 3
-    assert len(result.passed_over) >= 1
+    assert result.passed_over
     again = run.optimize(
         digits_net.network(), digits_net.task(), SMALL, budget=20, store=Store(tmp_path), seed=3
     )
     own = {"created": "", "protocol": {}}
     assert replace(result, **own) == replace(again.result, **own)
+    # Slower or not, the small one is what a limit on size asks for.
+    goal = Goal(max_drop=5, max_size_ratio=0.5)
     other = run.optimize(
-        digits_net.network(), digits_net.task(), SMALL, budget=20, store=Store(tmp_path), seed=4
+        digits_net.network(), digits_net.task(), goal, budget=20, store=Store(tmp_path), seed=4
     )
     assert other.result.protocol["seed"] == 4
+    assert other.status == "met"
+    assert other.best.recipe[-1]["technique"] == "quantize_static"
 
 
 @pytest.mark.slow

@@ -44,7 +44,7 @@ def doctor(
     faults: list[str] = []
     store = _store(faults)
     engines = [_engine(name, faults) for name in catalogue.names("engines")]
-    with progress_bar(quiet) as progress:
+    with progress_bar(quiet, context.obj) as progress:
         from burnish.cli.self_check import self_check
 
         checks: list[Check] = []

@@ -19,6 +19,7 @@ from typing import ParamSpec, cast
 
 import typer
 
+from burnish.cli.interrupt import interruptible
 from burnish.cli.output import command_line, say
 from burnish.core.errors import Broken, BurnishError
 
@@ -30,14 +31,16 @@ _SYSTEM = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 def guarded(verb: Callable[P, None]) -> Callable[P, None]:
     """Returns the verb with its failures turned into one paragraph and an exit code.
 
-    The verb takes the `context` that typer gives, which knows --debug.
+    The verb takes the `context` that typer gives, which knows --debug; its `obj` becomes
+    the function that raises KeyboardInterrupt once Ctrl-C was pressed.
     """
 
     @functools.wraps(verb)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         context = cast(typer.Context, kwargs["context"])
         try:
-            verb(*args, **kwargs)
+            with interruptible() as context.obj:
+                verb(*args, **kwargs)
         except (typer.Exit, typer.Abort):
             raise
         except KeyboardInterrupt:

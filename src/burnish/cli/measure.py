@@ -84,7 +84,7 @@ def measure(
     seconds(budget)
     engines = chosen_engines(engine)
     show_warnings(quiet)
-    with kept_for_json(as_json), progress_bar(quiet) as progress:
+    with kept_for_json(as_json), progress_bar(quiet, context.obj) as progress:
         progress("reading the task and the model", 0, 0)
         loaded = Task.load(task) if task is not None else None
         given = load_model(model, loaded)

@@ -11,7 +11,6 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
-from burnish.cli.interrupt import interruptible
 from burnish.cli.output import console, say
 from burnish.core.progress import Progress, silent
 
@@ -21,10 +20,10 @@ _SAME_STAGE_S = 30.0
 
 
 @contextlib.contextmanager
-def progress_bar(quiet: bool) -> Iterator[Progress]:
+def progress_bar(quiet: bool, check: Callable[[], None]) -> Iterator[Progress]:
     """Yields the function to report to; what it drew is gone afterwards.
 
-    Meanwhile Ctrl-C is certain to end the work (`cli.interrupt`).
+    Each report first calls `check`, which may raise to end the work.
     """
     with contextlib.ExitStack() as stack:
         progress: Progress = silent
@@ -32,7 +31,12 @@ def progress_bar(quiet: bool) -> Iterator[Progress]:
             progress = stack.enter_context(_bar())
         elif not quiet:
             progress = Lines(lambda line: say(line, stderr=True))
-        yield stack.enter_context(interruptible(progress))
+
+        def report(work: str, done: int, total: int) -> None:
+            check()
+            progress(work, done, total)
+
+        yield report
 
 
 class Lines:

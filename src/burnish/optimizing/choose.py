@@ -67,10 +67,12 @@ def _most_faithful(candidates: Sequence[Candidate], goal: Goal) -> Candidate:
 
     Figures closer than `_ALIKE_RATIO` are alike: two files of one structure differ by
     noise only, and what can be told apart is how often they answer as the original does.
+    An accuracy is no such figure: three points of it are not noise.
     """
+    near = 0.0 if goal.objective == "accuracy" else _ALIKE_RATIO
     best = min(candidates, key=lambda one: _rank(one, goal))
     first, _ = _rank(best, goal)
-    alike = [one for one in candidates if _rank(one, goal)[0] - first <= _ALIKE_RATIO * abs(first)]
+    alike = [one for one in candidates if _rank(one, goal)[0] - first <= near * abs(first)]
 
     def agreement(one: Candidate) -> float:
         return one.measured["agreement"].value if "agreement" in one.measured else 0.0
@@ -130,6 +132,20 @@ def improves(candidate: Candidate, fp32: Candidate, goal: Goal) -> bool:
     return sign * one.value < sign * other.value
 
 
+def promise(
+    size_bytes: float, latency_ms: float, fp32_bytes: float, goal: Goal
+) -> tuple[bool, float, float]:
+    """Returns how a model promises to serve the goal, before it is judged; less is better.
+
+    Whether it is larger than is allowed; its size, where little of it is the objective (a
+    smaller file is also less memory); its latency.
+    """
+    limits = [goal.max_size_bytes, (goal.max_size_ratio or math.inf) * fp32_bytes]
+    too_large = any(limit is not None and size_bytes > limit for limit in limits)
+    small = size_bytes if goal.objective in ("size", "memory") else 0.0
+    return too_large, small, latency_ms
+
+
 def leads(one: Candidate, others: Sequence[Candidate], goal: Goal) -> bool:
     """Returns whether no other candidate is as good in all and in its verdicts.
 
@@ -139,7 +155,8 @@ def leads(one: Candidate, others: Sequence[Candidate], goal: Goal) -> bool:
     if goal.objective in ("memory", "throughput") or goal.max_memory_bytes or goal.min_throughput:
         return True
     return not any(
-        dominates(other, one, ("latency", "metric", "size")) and _missed(other) <= _missed(one)
+        dominates(other, one, ("latency", "metric", "size", "agreement"))
+        and _missed(other) <= _missed(one)
         for other in others
     )
 

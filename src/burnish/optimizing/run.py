@@ -37,7 +37,7 @@ from burnish.measuring.timing import Timed
 from burnish.optimizing.bench import Bench, Entry, opens
 from burnish.optimizing.budget import Budget, seconds
 from burnish.optimizing.candidates import make_candidate, with_resources
-from burnish.optimizing.choose import choose, judged, leads, order
+from burnish.optimizing.choose import choose, judged, leads, order, promise
 from burnish.optimizing.optimized import Optimized
 from burnish.optimizing.planner import Family, given, propose
 from burnish.optimizing.result import Result
@@ -192,8 +192,8 @@ def _screen(
         for reason in reasons:
             run.drop(family.name, reason)
     entries = [*baselines, *(entry for _, entry in built)]
-    unique = list({entry.key: entry for entry in entries}.values())
-    timed = run.race("screening", unique, baselines[-1].key, 0.25)
+    unique = {entry.key: entry for entry in entries}.values()
+    timed = run.race("screening", list(unique), baselines[-1].key, 0.25)
 
     def latency(entry: Entry) -> float:
         got = timed[entry.key]
@@ -208,24 +208,32 @@ def _screen(
     if timed[fp32.key].failed is not None:
         raise Unsupported(f"no engine runs the model: {timed[fp32.key].failed}")
     built = [pair for pair in built if timed[pair[1].key].failed is None]
+    goal = run.goal
+
+    def rank(entry: Entry) -> tuple[bool, float, float]:
+        return promise(entry.model.size_bytes, latency(entry), fp32.model.size_bytes, goal)
+
+    # Speed is no reason where the goal asks for what only a slower model may give.
+    speed = goal.objective not in ("size", "memory") and not goal.max_memory_bytes
+    speed_alone = speed and goal.objective == "latency" and not rank(fp32)[0]
     fastest: dict[tuple[str, str], tuple[Family, Entry]] = {}
-    for family, entry in sorted(built, key=lambda pair: latency(pair[1])):
+    for family, entry in sorted(built, key=lambda pair: rank(pair[1])):
         fastest.setdefault((family.name, entry.engine.name), (family, entry))
     kept: list[tuple[Family, Entry]] = []
     for family, entry in fastest.values():
         place = f"{family.name} on {entry.engine.name}"
         ratio = latency(fp32) / latency(entry)
         limit = latency(kept[0][1]) * _SLOWER_RATIO if kept else float("inf")
-        if ratio < 1 and run.goal.objective == "latency":
+        if ratio < 1 and speed_alone:
             run.drop(place, f"slower than fp32 in screening: {ratio:.2f}× its speed")
-        elif latency(entry) > limit:
+        elif latency(entry) > limit and speed:
             run.drop(
                 place,
                 f"{latency(entry):.3g} ms in screening against {latency(kept[0][1]):.3g} ms "
                 f"for {kept[0][0].name} on {kept[0][1].engine.name}",
             )
         elif len(kept) == _FAMILIES:
-            run.drop(place, f"{_FAMILIES} families that are faster went on")
+            run.drop(place, f"{_FAMILIES} families that promise more went on")
         else:
             kept.append((family, entry))
     return fp32, others, kept
@@ -309,8 +317,6 @@ def _final(
     if source is not None:
         setting = Setting(machine().cores)
         eager = [Entry(f"{source.name} eager", bench.original, source, setting)]
-    entries = [*eager, fp32, *others, *contenders]
-    unique = list({entry.key: entry for entry in entries}.values())
     judging = task is not None and task.validation is not None and task.metric is not None
     verdicts: dict[str, Judged] = {}
     for entry in [*eager, fp32, *contenders] if judging else []:
@@ -321,7 +327,8 @@ def _final(
                 raise
             run.drop(f"{entry.name} on {entry.engine.name}", str(error))
     contenders = [entry for entry in contenders if not judging or entry.key in verdicts]
-    timed = run.race("racing", unique, fp32.key, 0.4)
+    entries = {entry.key: entry for entry in [*eager, fp32, *others, *contenders]}
+    timed = run.race("racing", list(entries.values()), fp32.key, 0.4)
 
     def candidate(entry: Entry) -> Candidate | None:
         got = timed[entry.key]
@@ -388,7 +395,5 @@ def _disturbance(timed: Iterable[Timed]) -> list[str]:
     middle = median(waited)  # they take turns, so that what disturbs one disturbs all
     if middle <= _DISTURBED:
         return []
-    return [
-        f"other programs were running: while latency was measured, threads waited for a core "
-        f"for {100 * middle:.0f} % of the time, so that another run may give other figures"
-    ]
+    share = f"threads waited for a core for {100 * middle:.0f} % of the time"
+    return [f"other programs were running: {share}, so that another run may give other figures"]
