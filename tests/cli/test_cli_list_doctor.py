@@ -107,6 +107,7 @@ def test_doctor_passes_a_sound_engine(burnish, quick):
     assert found["faults"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("engine", "word"),
     [

@@ -19,7 +19,7 @@ from burnish.measuring.machine import Machine
 from burnish.techniques.fuse import Fuse
 from burnish.techniques.quantize.grid import Activation
 from burnish.techniques.quantize.ranges import METHODS, Method
-from burnish.techniques.quantize.static import Pairs, QuantizeStatic, Rounding
+from burnish.techniques.quantize.static import QuantizeStatic, Rounding
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,6 @@ _WAYS: tuple[tuple[Method, Rounding], ...] = (
     ("mse", "gptq"),
     ("percentile", "gptq"),
 )
-
-_PAIRS: tuple[Pairs, ...] = ("once", "every")
 
 
 def propose(
@@ -65,16 +63,13 @@ def propose(
                 "saturate int16 sums; 7-bit weights cannot",
             )
         )
-    structures: list[tuple[Fuse, Activation, Pairs]] = [
-        *((fuse, "u8", pairs) for fuse in fusions for pairs in _PAIRS),
-        (fusions[0], "s8", "every"),
-    ]
-    for fuse, kind, pairs in structures:
-        family = _name(f"int8 {kind}", fuse) + (" once" if pairs == "once" else "")
+    structures: list[tuple[Fuse, Activation]] = [(fuse, "u8") for fuse in fusions]
+    for fuse, kind in [*structures, (fusions[0], "s8")]:
+        family = _name(f"int8 {kind}", fuse)
         named = []
         for ranges, rounding in _WAYS:
             step = QuantizeStatic(
-                ranges=ranges, activations=kind, weight_bits=bits, pairs=pairs, rounding=rounding
+                ranges=ranges, activations=kind, weight_bits=bits, rounding=rounding
             )
             words = [family, ranges, *(["gptq"] if rounding == "gptq" else [])]
             named.append((" ".join(words), Recipe((fuse, step))))

@@ -23,7 +23,6 @@ from burnish.techniques.quantize.ranges import METHODS, Method, choose_range
 from burnish.techniques.quantize.rounding import Rounded, round_gptq, round_nearest
 
 Rounding = Literal["nearest", "gptq"]
-Pairs = Literal["every", "once"]
 
 _QUANTIZED = (
     "QuantizeLinear",
@@ -46,9 +45,6 @@ class QuantizeStatic(Technique):
     "percentile" keeps at each end. `activations`: "u8", "s8", or "auto", which is u8 on
     every CPU known so far. `weight_bits`: 8, 7 (no int16 saturation on x86 without VNNI)
     or 0, which chooses for this machine.
-    `pairs`: "every" operator on integers gets Q → DQ after it, which ONNX Runtime's Concat
-    needs; "once" leaves it out where an operator only moves values that are rounded already
-    (Concat, MaxPool, …), which OpenVINO runs faster.
     `rounding`: "nearest", or "gptq" (Frantar et al. 2023), slower and more faithful.
     `correct_bias` shifts the bias of each Conv and Gemm by the mean error that rounding leaves.
     `samples`: calibration samples to use, 0 for all. `keep_float`: nodes to leave.
@@ -58,7 +54,6 @@ class QuantizeStatic(Technique):
     percentile: float = 99.999
     activations: Activation | Literal["auto"] = "auto"
     weight_bits: int = 0
-    pairs: Pairs = "every"
     rounding: Rounding = "nearest"
     per_channel: bool = True
     correct_bias: bool = True
@@ -82,7 +77,6 @@ class QuantizeStatic(Technique):
         choices: list[tuple[str, str, tuple[str, ...]]] = [
             ("range method", self.ranges, METHODS),
             ("activation type", self.activations, ("auto", "u8", "s8")),
-            ("choice of pairs", self.pairs, ("every", "once")),
             ("rounding", self.rounding, ("nearest", "gptq")),
         ]
         for kind, value, known in choices:
@@ -118,12 +112,6 @@ class QuantizeStatic(Technique):
         seen = observe(model, names, self.samples, context, self.name)
         grids, constant = self._grids(graph.graph, what, seen)
         rounded = self._round(model, what, grids, context)
-        paired = [
-            value
-            for group in what.groups
-            for value in group
-            if self.pairs == "every" or not _is_moved(value, group)
-        ]
         inserter = Inserter(graph.graph)
         for one in what.compute:
             made = rounded[str(one.node.name)]
@@ -133,7 +121,7 @@ class QuantizeStatic(Technique):
             bias = self._bias(one, made, seen)
             if bias is not None:
                 inserter.bias(one.node, bias)
-        for value in paired:
+        for value in what.tensors:
             inserter.activation(value, grids[str(value.name)])
         common.RemoveUnusedNodesPass()(graph)
         applied = (
