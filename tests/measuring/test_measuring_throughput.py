@@ -66,7 +66,11 @@ def test_real_engines(name: str) -> None:
         [1, 16],
         seconds_each=0.2,
     )
-    assert points[1].samples_per_s.value > points[0].samples_per_s.value
+    assert [point.batch_size for point in points] == [1, 16]
+    for point in points:  # how they compare is for benchmarks to say: the machine may be busy
+        rate = point.samples_per_s
+        assert 0 < rate.low <= rate.value <= rate.high
+        assert point.setting == Setting(1, 2)
 
 
 def test_failures_come_out() -> None:
