@@ -100,3 +100,15 @@ def test_each_engine_is_measured_the_fastest_first():
     for one in rows:
         assert "metric" in one.measured
     assert abs(rows[0].measured["metric"].value - rows[-1].measured["metric"].value) < 0.5
+
+
+@pytest.mark.parametrize("threads", [0, -1, 10_000])
+def test_threads_that_the_machine_does_not_have(threads):
+    with pytest.raises(Misuse, match=r"between 1 and this machine's \d+ cores, got"):
+        measure(digits_net.network(), budget=1, engines=[OnnxRuntime()], threads=threads)
+
+
+def test_threads_asked_for_are_those_of_every_row():
+    found = measure(digits_net.network(), budget=1, engines=[OnnxRuntime()], threads=1)
+    assert [one.setting.threads for one in found] == [1]
+    assert found[0].measured["latency"].conditions["threads"] == 1

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from burnish.cli.engine_argument import chosen_engines, complete_engine
+from burnish.cli.engine_argument import chosen_engines
 from burnish.cli.failures import guarded
 from burnish.cli.measure import show_measured
+from burnish.cli.options import AsJson, Engines, Latency, Quiet, Seed, TaskFile, Threads
 from burnish.cli.output import kept_for_json, show_warnings
 from burnish.cli.progress_bar import progress_bar
 from burnish.core.errors import Misuse
@@ -36,33 +36,13 @@ def compare(
             show_default=False,
         ),
     ],
-    task: Annotated[
-        Path | None,
-        typer.Option(
-            "--task",
-            "-t",
-            metavar="TOML",
-            help="The task's TOML file: real inputs, and the metric.",
-        ),
-    ] = None,
-    budget: Annotated[
-        str, typer.Option(metavar="TIME", help="The time for latency, about: 60s, 5min.")
-    ] = "60 s",
-    engine: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="An engine to use instead of all that are installed; repeatable.",
-            autocompletion=complete_engine,
-        ),
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(min=0, max=2**32 - 1, metavar="N", help="The only source of randomness.")
-    ] = 0,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the measurements as one JSON document.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    task: TaskFile = None,
+    budget: Latency = "60 s",
+    engine: Engines = None,
+    threads: Threads = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Compare models side by side on one task, in the same rounds and on the same samples."""
     from burnish.cli.model_argument import load_model
@@ -85,6 +65,7 @@ def compare(
             loaded,
             budget=budget,
             engines=engines,
+            threads=threads,
             seed=seed,
             progress=progress,
         )

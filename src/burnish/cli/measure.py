@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from burnish.cli.engine_argument import chosen_engines, complete_engine
+from burnish.cli.engine_argument import chosen_engines
 from burnish.cli.failures import guarded
+from burnish.cli.options import AsJson, Engines, Latency, Quiet, Seed, TaskFile, Threads
 from burnish.cli.output import (
     command_line,
     console,
@@ -46,33 +46,13 @@ def measure(
             show_default=False,
         ),
     ],
-    task: Annotated[
-        Path | None,
-        typer.Option(
-            "--task",
-            "-t",
-            metavar="TOML",
-            help="The task's TOML file: real inputs, and the metric.",
-        ),
-    ] = None,
-    budget: Annotated[
-        str, typer.Option(metavar="TIME", help="The time for latency, about: 30s, 2min.")
-    ] = "30 s",
-    engine: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="An engine to use instead of all that are installed; repeatable.",
-            autocompletion=complete_engine,
-        ),
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(min=0, max=2**32 - 1, metavar="N", help="The only source of randomness.")
-    ] = 0,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the measurements as one JSON document.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    task: TaskFile = None,
+    budget: Latency = "30 s",
+    engine: Engines = None,
+    threads: Threads = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure a model on this machine, on every engine that runs it."""
     from burnish.cli.candidate_table import renamed
@@ -89,7 +69,13 @@ def measure(
         loaded = Task.load(task) if task is not None else None
         given = load_model(model, loaded)
         measured = measure_model(
-            given.model, loaded, budget=budget, engines=engines, seed=seed, progress=progress
+            given.model,
+            loaded,
+            budget=budget,
+            engines=engines,
+            threads=threads,
+            seed=seed,
+            progress=progress,
         )
     show_measured([renamed(one, given.name) for one in measured], loaded, as_json)
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from burnish.cli import quantities
-from burnish.cli.engine_argument import chosen_engines, complete_engine
+from burnish.cli.engine_argument import chosen_engines
 from burnish.cli.failures import INTERRUPTED, guarded
+from burnish.cli.options import AsJson, Engines, Seed, TaskFile, Threads
 from burnish.cli.output import (
     command_line,
     console,
@@ -53,15 +54,7 @@ def optimize(
             show_default=False,
         ),
     ],
-    task: Annotated[
-        Path | None,
-        typer.Option(
-            "--task",
-            "-t",
-            metavar="TOML",
-            help="The task's TOML file: data, preprocessing and metric.",
-        ),
-    ] = None,
+    task: TaskFile = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FOLDER", help="The folder to write the bundle to."),
@@ -119,17 +112,9 @@ def optimize(
             metavar="TOML", help="A recipe's TOML file to try instead of Burnish's own; repeatable."
         ),
     ] = None,
-    engine: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="An engine to use instead of all that are installed; repeatable.",
-            autocompletion=complete_engine,
-        ),
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(min=0, max=2**32 - 1, metavar="N", help="The only source of randomness.")
-    ] = 0,
+    engine: Engines = None,
+    threads: Threads = None,
+    seed: Seed = 0,
     store: Annotated[
         Path | None,
         typer.Option(
@@ -140,9 +125,7 @@ def optimize(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Reuse no step of an earlier run, and keep none.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the result as one JSON document.")
-    ] = False,
+    as_json: AsJson = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="No progress and no table: the verdict only.")
     ] = False,
@@ -177,6 +160,7 @@ def optimize(
                 source=given.source,
                 recipes=recipes,
                 engines=engines,
+                threads=threads,
                 store=kept,
                 seed=seed,
                 progress=progress,

@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from burnish.core.candidate import Setting
-from burnish.core.errors import BurnishError, Misuse
+from burnish.core.errors import Misuse
 from burnish.core.measurement import Measurement
 from burnish.core.model import Model, write_whole
 from burnish.core.progress import Progress
@@ -29,39 +29,13 @@ from burnish.core.recipe import Recipe
 from burnish.core.store import Store
 from burnish.core.task import Samples, Task
 from burnish.core.technique import Context, Outcome, Skipped
-from burnish.engines.engine import Engine, Session
 from burnish.measuring import resources
 from burnish.measuring.accuracy import Judged, evaluate, fixed_batch, run_batch
 from burnish.measuring.machine import machine
 from burnish.measuring.throughput import throughput
 from burnish.measuring.timing import Contender, Timed, race
+from burnish.optimizing.entries import Entry
 from burnish.techniques.fuse import random_inputs
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A model on an engine with a setting, under a name for people."""
-
-    name: str
-    model: Model
-    engine: Engine
-    setting: Setting
-    recipe: Recipe = field(default_factory=Recipe)
-    outcome: Outcome | None = None
-
-    @property
-    def key(self) -> str:
-        """What identifies the entry's measurements, the machine apart."""
-        setting = f"{self.setting.threads}x{self.setting.streams}"
-        return f"{self.model.digest[:32]} {self.engine.identity} {setting}"
-
-    def open(self) -> Session:
-        """Returns a new session. Raises `Unsupported`."""
-        return self.engine.open(self.model, self.setting)
-
-    def with_setting(self, setting: Setting) -> Entry:
-        """Returns the entry with another setting."""
-        return replace(self, setting=setting)
 
 
 @dataclass(frozen=True)
@@ -227,18 +201,6 @@ class Bench:
 
     def _task(self) -> Task:
         return self.context.need_task("judging a model")
-
-
-def opens(entry: Entry) -> str | None:
-    """Returns None when the entry's engine runs its model, else why it does not."""
-    refusals = entry.engine.refusals(entry.model)
-    if refusals:
-        return "; ".join(f"{one.place}: {one.reason}" for one in refusals)
-    try:
-        with entry.open():
-            return None
-    except BurnishError as error:
-        return str(error)
 
 
 def _fidelity(entry: Entry, reference: Entry, data: Samples, samples: int) -> tuple[float, float]:

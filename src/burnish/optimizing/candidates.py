@@ -14,7 +14,8 @@ from burnish.measuring import resources
 from burnish.measuring.accuracy import Judged, compare, fixed_batch
 from burnish.measuring.machine import machine
 from burnish.measuring.timing import Timed
-from burnish.optimizing.bench import Bench, Entry
+from burnish.optimizing.bench import Bench
+from burnish.optimizing.entries import Entry
 
 _BATCH_SIZES = (1, 8, 32)
 _RATE_S = 0.3

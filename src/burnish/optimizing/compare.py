@@ -13,10 +13,10 @@ from burnish.core.progress import Progress, silent
 from burnish.core.store import Store
 from burnish.core.task import Task
 from burnish.engines.engine import Engine, check, installed
-from burnish.optimizing.bench import Bench, Entry
+from burnish.optimizing.bench import Bench
 from burnish.optimizing.budget import seconds
 from burnish.optimizing.candidates import make_candidate, with_resources
-from burnish.optimizing.run import entries_of
+from burnish.optimizing.entries import Entry, entries_of, thread_counts
 
 
 def measure(
@@ -25,6 +25,7 @@ def measure(
     *,
     budget: str | float = "30 s",
     engines: Sequence[Engine] | None = None,
+    threads: int | None = None,
     store: Store | None = None,
     seed: int = 0,
     progress: Progress = silent,
@@ -32,14 +33,16 @@ def measure(
     """Returns the model on each engine that runs it, the fastest first.
 
     Each has latency, size, load time, memory and throughput, and the task's metric when it
-    has validation data. `budget` is the time that latency takes. Without a `store` nothing
-    that was measured before is used. Raises `Unsupported` when no engine runs the model.
+    has validation data. `budget` is the time that latency takes; `threads` are those of one
+    request (None: 1 up to all cores, the fastest). Without a `store` nothing that was
+    measured before is used. Raises `Unsupported` when no engine runs the model.
     """
     return compare(
         {"model": model},
         task,
         budget=budget,
         engines=engines,
+        threads=threads,
         store=store,
         seed=seed,
         progress=progress,
@@ -53,6 +56,7 @@ def compare(
     *,
     budget: str | float = "60 s",
     engines: Sequence[Engine] | None = None,
+    threads: int | None = None,
     store: Store | None = None,
     seed: int = 0,
     progress: Progress = silent,
@@ -79,7 +83,7 @@ def compare(
     check(first.signature, bench.inputs(bench.least_batch))
     entries: list[Entry] = []
     for name, model in models.items():
-        found, reasons = entries_of(name, model, engines or installed())
+        found, reasons = entries_of(name, model, engines or installed(), thread_counts(threads))
         if not found:
             raise Unsupported(f"no engine runs {name}: " + "; ".join(reasons))
         entries += found

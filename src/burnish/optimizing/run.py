@@ -34,10 +34,11 @@ from burnish.engines.engine import Engine, check, installed
 from burnish.measuring.accuracy import Judged
 from burnish.measuring.machine import machine
 from burnish.measuring.timing import Timed
-from burnish.optimizing.bench import Bench, Entry, opens
+from burnish.optimizing.bench import Bench
 from burnish.optimizing.budget import Budget, seconds
 from burnish.optimizing.candidates import make_candidate, with_resources
 from burnish.optimizing.choose import choose, judged, leads, order, promise
+from burnish.optimizing.entries import Entry, entries_of, thread_counts
 from burnish.optimizing.optimized import Optimized
 from burnish.optimizing.planner import Family, given, propose
 from burnish.optimizing.result import Result
@@ -59,6 +60,7 @@ class _Run:
     goal: Goal
     budget: Budget
     engines: Sequence[Engine]
+    threads: Sequence[int]
     passed: list[Skipped] = field(default_factory=list)
 
     def race(
@@ -95,6 +97,7 @@ def optimize(
     source: Engine | None = None,
     recipes: Sequence[Recipe] | None = None,
     engines: Sequence[Engine] | None = None,
+    threads: int | None = None,
     store: Store | None = None,
     seed: int = 0,
     progress: Progress = silent,
@@ -105,15 +108,18 @@ def optimize(
     `budget` is the time to spend, about: a step under way is finished. `source` is the
     engine bound to the module that the model came from (`engines.torch.TorchEager`), whose
     eager run is then the first baseline. `recipes` replaces the planner's own; `engines`
-    replaces all that are installed. Steps are kept in `store` (by default BURNISH_STORE)
-    and reused; `seed` is the only source of randomness.
+    replaces all that are installed. `threads` are those of one request, for the baselines as
+    for the rest (None: 1 up to all cores are tried, for each the fastest). Steps are kept in
+    `store` (by default BURNISH_STORE) and reused; `seed` is the only source of randomness.
 
     Raises `Misuse` for what is wrong with the arguments, and `Unsupported` when no engine
     runs the model.
     """
     goal = goal or Goal()
     bench = Bench(model, task, store or Store(), seed, progress)
-    run = _Run(bench, goal, Budget(seconds(budget)), list(engines or installed()))
+    run = _Run(
+        bench, goal, Budget(seconds(budget)), list(engines or installed()), thread_counts(threads)
+    )
     check(model.signature, bench.inputs(bench.least_batch))
     entries = _baselines(run)
     if recipes is None:
@@ -128,7 +134,7 @@ def optimize(
 
 def _baselines(run: _Run) -> list[Entry]:
     """Returns the original on every engine that runs it, for each number of threads."""
-    entries, reasons = entries_of("fp32", run.bench.original, run.engines)
+    entries, reasons = entries_of("fp32", run.bench.original, run.engines, run.threads)
     for reason in reasons:
         run.drop("fp32", reason)
     if not entries:
@@ -146,34 +152,6 @@ def _fusions(run: _Run) -> list[Fuse]:
     return list(forms.values()) or [Fuse()]
 
 
-def entries_of(
-    name: str,
-    model: Model,
-    engines: Sequence[Engine],
-    recipe: Recipe | None = None,
-    outcome: Outcome | None = None,
-) -> tuple[list[Entry], list[str]]:
-    """Returns the model on each engine that runs it, for each number of threads worth trying.
-
-    Also returns a sentence for each engine that does not run it.
-    """
-    entries: list[Entry] = []
-    reasons: list[str] = []
-    for engine in engines:
-        entry = Entry(name, model, engine, Setting(), recipe or Recipe(), outcome)
-        reason = opens(entry)
-        if reason is None:
-            entries += [entry.with_setting(setting) for setting in _settings()]
-        else:
-            reasons.append(f"{engine.identity}: {reason}")
-    return entries, reasons
-
-
-def _settings() -> list[Setting]:
-    cores = machine().cores
-    return [Setting(threads) for threads in sorted({1, max(cores // 2, 1), cores})]
-
-
 def _screen(
     run: _Run, baselines: list[Entry], families: Sequence[Family]
 ) -> tuple[Entry, list[Entry], list[tuple[Family, Entry]]]:
@@ -187,7 +165,9 @@ def _screen(
         if outcome.model.digest == run.bench.original.digest:
             run.drop(family.name, "it leaves the model as it is")
             continue
-        found, reasons = entries_of(family.name, outcome.model, run.engines, recipe, outcome)
+        found, reasons = entries_of(
+            family.name, outcome.model, run.engines, run.threads, recipe, outcome
+        )
         built += [(family, entry) for entry in found]
         for reason in reasons:
             run.drop(family.name, reason)
@@ -315,7 +295,7 @@ def _final(
     bench = run.bench
     eager = []
     if source is not None:
-        setting = Setting(machine().cores)
+        setting = Setting(max(run.threads))
         eager = [Entry(f"{source.name} eager", bench.original, source, setting)]
     judging = task is not None and task.validation is not None and task.metric is not None
     verdicts: dict[str, Judged] = {}
