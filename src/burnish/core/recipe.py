@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -31,6 +31,7 @@ class Recipe(Technique):
     def transform(self, model: Model, context: Context) -> Outcome:
         """Returns the last model, with everything that was applied and skipped on the way."""
         outcome = Outcome(model)
+        context = replace(context, original=context.original or model)
         for technique in self.techniques:
             step = technique.apply(outcome.model, context)
             outcome = Outcome(

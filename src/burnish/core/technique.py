@@ -48,13 +48,15 @@ class Context:
     """What a technique may use besides its own fields.
 
     `task` gives data; `store` keeps costly intermediate results (None keeps nothing);
-    `seed` is the only source of randomness.
+    `seed` is the only source of randomness. `original` is the model that all began with:
+    what a damaged model learns from (a recipe puts its own first model there).
     """
 
     task: Task | None = None
     store: Store | None = None
     seed: int = 0
     progress: Progress = field(default=silent, compare=False)
+    original: Model | None = None
 
     def need_task(self, technique: str) -> Task:
         """Returns the task, or raises `Misuse` saying which technique needs one."""
