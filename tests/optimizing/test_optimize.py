@@ -25,7 +25,7 @@ from burnish.data.metrics import metric
 from burnish.data.samples import ArraySamples
 from burnish.engines.engine import Engine
 from burnish.engines.onnxruntime import OnnxRuntime
-from burnish.optimizing import bench, run
+from burnish.optimizing import entries, run
 from burnish.optimizing.result import Result
 from burnish.techniques.fuse import Fuse
 from burnish.techniques.quantize.static import QuantizeStatic
@@ -299,6 +299,6 @@ def test_refusals_are_the_reasons(tmp_path):
         def refusals(self, model: Model) -> tuple[Skipped, ...]:
             return (Skipped("conv1", "an odd kernel"),)
 
-    entry = bench.Entry("net", small_models.convolutional(), Choosy(), Setting())
-    assert bench.opens(entry) == "conv1: an odd kernel"
+    entry = entries.Entry("net", small_models.convolutional(), Choosy(), Setting())
+    assert entries.opens(entry) == "conv1: an odd kernel"
     assert issubclass(Choosy, Engine)

@@ -160,7 +160,7 @@ def test_killed_at_random_moments_it_ends_the_same(folder, undisturbed):
 def test_killed_while_it_replaces_a_bundle(folder, undisturbed):
     _, again_s = finish(folder, "calm")
     rng = random.Random(11)
-    for _ in range(8):
+    for _ in range(5):
         process = start(folder, "calm")
         time.sleep(again_s * rng.uniform(0.6, 1.0))
         process.kill()

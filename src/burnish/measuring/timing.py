@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Latency, by a race: contenders take turns in one process, so that noise hits all alike.
 
-A session opens every contender anew (a fresh memory layout is a real source of variance),
-warms each up, and holds rounds. In a round each contender, in random order, runs a block
-of calls, of which the first are dropped: caches are cold, and another engine's threads
-may still spin. A round's medians are paired; the interval comes from resampling sessions
-and rounds (`statistics.bootstrap_by_session`). Rounds in which other programs took the
-cores are left out, as far as the system can tell and enough others remain. The race ends
-when every ratio to the baseline is known to `precision_ratio`, or when the budget is spent.
+A session opens every contender anew, in random order (a fresh memory layout is a real
+source of variance), warms each up, and holds rounds. In a round each contender, in random
+order, runs a block of calls, of which the first are dropped: caches are cold, and another
+engine's threads may still spin. A round's medians are paired; the interval comes from
+resampling sessions and rounds (`statistics.bootstrap_by_session`). Rounds in which other
+programs took the cores are left out, as far as the system can tell and enough others
+remain. The race ends when every ratio to the baseline is known to `precision_ratio`, or
+when the budget is spent.
 """
 
 from __future__ import annotations
@@ -210,7 +211,11 @@ def race(
         until_s = min(budget_s, spent_s() + share_s)
         try:
             opening_s = spent_s()
-            for runner in _running(runners):
+            # Who is opened last has other memory than who is first: that is noise as well.
+            for index in rng.permutation(len(runners)):
+                runner = list(runners.values())[index]
+                if runner.failed is not None:
+                    continue
                 runner.open(warmup_s=0.25 * share_s / len(runners))
             opening_s = spent_s() - opening_s
             began_s, rounds = spent_s(), 0

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -16,8 +16,9 @@ from burnish.core.model import Model
 from burnish.core.technique import Context, Outcome, Skipped, Technique
 from burnish.measuring.machine import machine
 from burnish.techniques.quantize.grid import Activation, Grid, activation_grid
+from burnish.techniques.quantize.input_grid import align, within
 from burnish.techniques.quantize.insert import Inserter
-from burnish.techniques.quantize.observe import Observed, observe
+from burnish.techniques.quantize.observe import Observed, fitting, observe
 from burnish.techniques.quantize.placement import Compute, Plan, moves_only, plan
 from burnish.techniques.quantize.ranges import METHODS, Method, choose_range
 from burnish.techniques.quantize.rounding import Rounded, round_gptq, round_nearest
@@ -33,6 +34,7 @@ _QUANTIZED = (
     "ConvInteger",
     "MatMulInteger",
 )
+_ALIGN_SAMPLES = 32  # that show whether an input lies on the levels of pixels
 _LARGEST_BIAS = 2**29  # of 2 ** 31: correction may add to the bias, and sums are added to it
 
 
@@ -47,7 +49,9 @@ class QuantizeStatic(Technique):
     or 0, which chooses for this machine.
     `rounding`: "nearest", or "gptq" (Frantar et al. 2023), slower and more faithful.
     `correct_bias` shifts the bias of each Conv and Gemm by the mean error that rounding leaves.
-    `samples`: calibration samples to use, 0 for all. `keep_float`: nodes to leave.
+    `align_input` puts an image input on the levels of its pixels, so that rounding it loses
+    nothing (`input_grid`). `samples`: calibration samples to use, 0 for all. `keep_float`:
+    nodes to leave.
     """
 
     ranges: Method = "mse"
@@ -59,6 +63,7 @@ class QuantizeStatic(Technique):
     correct_bias: bool = True
     samples: int = 0
     keep_float: tuple[str, ...] = ()
+    align_input: bool = True
     name: ClassVar[str] = "quantize_static"
 
     def __post_init__(self) -> None:
@@ -67,6 +72,7 @@ class QuantizeStatic(Technique):
             "weight_bits": isinstance(self.weight_bits, int),
             "per_channel": isinstance(self.per_channel, bool),
             "correct_bias": isinstance(self.correct_bias, bool),
+            "align_input": isinstance(self.align_input, bool),
             "samples": isinstance(self.samples, int),
             "keep_float": isinstance(self.keep_float, tuple)
             and all(isinstance(one, str) for one in self.keep_float),
@@ -100,7 +106,8 @@ class QuantizeStatic(Technique):
 
     def transform(self, model: Model, context: Context) -> Outcome:
         """Returns the QDQ model, what was quantized, and each compute node left in float."""
-        graph = model.edit()
+        source, exact, notes = self._align(model, context)
+        graph = source.edit()
         what = plan(graph.graph, self.keep_float)
         if not what.compute:
             reasons = "; ".join(f"{one.place}: {one.reason}" for one in what.skipped[:5])
@@ -109,9 +116,14 @@ class QuantizeStatic(Technique):
                 + (f" ({reasons})" if reasons else "")
             )
         names = [str(value.name) for value in what.tensors]
-        seen = observe(model, names, self.samples, context, self.name)
+        seen = observe(source, names, self.samples, context, self.name)
+        beyond = [name for name in exact if not within(seen[name], exact[name])]
+        if beyond:
+            # What the first samples showed does not hold for all of them.
+            return replace(self, align_input=False).transform(model, context)
         grids, constant = self._grids(graph.graph, what, seen)
-        rounded = self._round(model, what, grids, context)
+        grids |= exact
+        rounded = self._round(source, what, grids, context)
         inserter = Inserter(graph.graph)
         for one in what.compute:
             made = rounded[str(one.node.name)]
@@ -124,11 +136,26 @@ class QuantizeStatic(Technique):
         for value in what.tensors:
             inserter.activation(value, grids[str(value.name)])
         common.RemoveUnusedNodesPass()(graph)
-        applied = (
+        applied: tuple[str, ...] = (
             f"{len(what.compute)} operators in int8, {len(names)} activations in {self._kind}, "
             f"{self._bits}-bit weights, {self.ranges} ranges, {self.rounding} rounding",
         )
-        return Outcome(model.derive(graph, self), applied, (*what.skipped, *constant))
+        if exact:
+            applied += ("the input on the 256 levels of its pixels, exactly",)
+        return Outcome(model.derive(graph, self), applied, (*notes, *what.skipped, *constant))
+
+    def _align(
+        self, model: Model, context: Context
+    ) -> tuple[Model, dict[str, Grid], tuple[Skipped, ...]]:
+        """Returns the model with its image inputs on their levels, and those tensors' grids."""
+        if not self.align_input:
+            return model, {}, ()
+        data = context.need_task(self.name).split("calibration")
+        batches = fitting(model, data, _ALIGN_SAMPLES, min(_ALIGN_SAMPLES, len(data)))
+        aligned = align(model, batches, self._kind, self.keep_float)
+        if not aligned.grids:
+            return model, {}, aligned.skipped
+        return Model(aligned.graph, model.lineage), aligned.grids, aligned.skipped
 
     @property
     def _kind(self) -> Activation:
