@@ -25,7 +25,7 @@ from burnish.data.metrics import metric
 from burnish.data.samples import ArraySamples
 from burnish.engines.engine import Engine
 from burnish.engines.onnxruntime import OnnxRuntime
-from burnish.optimizing import entries, run
+from burnish.optimizing import bench, entries, run
 from burnish.optimizing.result import Result
 from burnish.techniques.fuse import Fuse
 from burnish.techniques.quantize.static import QuantizeStatic
