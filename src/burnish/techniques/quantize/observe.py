@@ -31,7 +31,7 @@ from burnish.measuring.accuracy import fixed_batch
 from burnish.measuring.machine import machine
 from burnish.techniques.quantize.histogram import Histogram
 
-_BATCH_BYTES = 256 * 1024**2
+_BATCH_BYTES = 64 * 1024**2
 _LARGEST_BATCH = 32
 _PER_SAMPLE = 1 << 15  # values of one tensor in one sample that enter its histogram, about
 
