@@ -21,7 +21,7 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest -q
 
 test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest -q -m 'slow and not gpu'
+	$(BIN)/python -m pytest -q --durations=20 -m 'slow and not gpu'
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check
@@ -29,6 +29,7 @@ check: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/make_pages.py --check
+	$(BIN)/python docs/make_lift_coverage.py --check
 	$(BIN)/python -m pytest -q tests/docs
 
 format: $(INSTALLED)
@@ -37,6 +38,7 @@ format: $(INSTALLED)
 
 docs: $(INSTALLED)
 	$(BIN)/python docs/make_pages.py
+	$(BIN)/python docs/make_lift_coverage.py
 
 # NNCF pins versions of its own, so it lives apart; only benchmarks/quantization.py uses it.
 bench-env: $(INSTALLED) $(BENCH)/.installed
