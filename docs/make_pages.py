@@ -55,6 +55,8 @@ def techniques() -> str:
 
 
 def _default(one: "Field[Any]") -> str:
+    if one.default_factory is not MISSING:
+        return str(one.default_factory())
     return "" if one.default is MISSING else repr(one.default)
 
 
