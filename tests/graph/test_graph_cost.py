@@ -109,3 +109,17 @@ def test_unknown_shapes_and_uncounted_operators_are_said() -> None:
     assert len(got.skipped) == 2
     assert "not known" in got.skipped[0].reason
     assert "Einsum" in got.skipped[1].reason
+
+
+def test_shapes_that_are_computed_from_the_batch_are_known() -> None:
+    """As PyTorch's exporter writes them; shape inference alone does not follow them."""
+    got = cost(
+        model(
+            "(float[n, 4, 6] x) => (float[n, 5] y) <int64[1] rest = {24}, int64[1] one = {-1}> "
+            "{ s = Shape<start=0, end=1>(x) q = Squeeze(s) t = Reshape(q, one) "
+            "c = Concat<axis=0>(t, rest) z = Reshape(x, c) y = MatMul(z, w) }",
+            w=(24, 5),
+        )
+    )
+    assert got.macs == 24 * 5
+    assert got.skipped == ()

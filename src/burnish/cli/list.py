@@ -15,6 +15,7 @@ from burnish.cli.failures import guarded
 from burnish.cli.output import console, print_json
 from burnish.core import catalogue
 from burnish.core.errors import Missing
+from burnish.core.technique import Technique
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -111,6 +112,8 @@ def _default(one: dataclasses.Field[Any]) -> Any:
     made = one.default_factory() if one.default_factory is not dataclasses.MISSING else one.default
     if made is dataclasses.MISSING:
         return None
+    if isinstance(made, Technique):
+        return made.to_dict()
     return made if isinstance(made, str | int | float | bool | None) else list(made)
 
 

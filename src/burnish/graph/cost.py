@@ -16,7 +16,8 @@ import onnx_ir as ir
 from burnish.core.errors import Misuse
 from burnish.core.model import Model
 from burnish.core.technique import Skipped
-from burnish.graph.canonical import first_lines
+from burnish.graph.canonical import first_lines, infer_types
+from burnish.graph.folding import fold
 from burnish.graph.opset import ONNX_ERRORS
 from burnish.graph.skeleton import skeleton
 
@@ -98,6 +99,20 @@ def _shapes(graph: ir.Model) -> _Shapes:
     for node in graph.graph.all_nodes():
         for value in node.outputs:
             value.shape = None
+    shapes = _inferred(graph)
+    if any(value.name not in shapes for node in graph.graph for value in node.outputs):
+        # Sizes that are computed from the batch, as exporters write them, are constants now.
+        folded = graph.clone()
+        infer_types(folded, "the model")
+        fold(folded)
+        shapes = _Shapes(_inferred(folded) | shapes)
+    for name, value in graph.graph.initializers.items():
+        if value.const_value is not None:
+            shapes[name] = tuple(value.const_value.shape.numpy())
+    return shapes
+
+
+def _inferred(graph: ir.Model) -> _Shapes:
     try:
         inferred = onnx.shape_inference.infer_shapes(skeleton(graph), data_prop=True)
     except ONNX_ERRORS as error:
@@ -108,9 +123,6 @@ def _shapes(graph: ir.Model) -> _Shapes:
         dims = [one.dim_value if one.HasField("dim_value") else None for one in tensor.shape.dim]
         if tensor.HasField("shape") and None not in dims:
             shapes[info.name] = tuple(one for one in dims if one is not None)
-    for name, value in graph.graph.initializers.items():
-        if value.const_value is not None:
-            shapes[name] = tuple(value.const_value.shape.numpy())
     return shapes
 
 
