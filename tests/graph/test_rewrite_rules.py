@@ -252,6 +252,32 @@ def test_clip_and_max_at_zero_are_relu() -> None:
     same(network([node("Max", "lo x", "y")], IMAGE, zero), ["Relu"])
 
 
+def joined(clamp: list, second: str = "c2") -> Model:
+    """Returns a network in which the clamp follows the join of two convolutions."""
+    rng = np.random.default_rng(3)
+    weights = {k: rng.normal(size=(n, 4, 1, 1)).astype(np.float32) for k, n in (("w", 2), ("v", 3))}
+    limits = {"low": np.float32(-0.5), "high": np.float32(2)}
+    nodes = [
+        node("Conv", "x w", "c1"),
+        node("Conv", "x v", "c2"),
+        node("Relu", "x", "r"),
+        node("Concat", f"c1 {second}", "j", axis=1),
+        node(*clamp),
+    ]
+    nodes = [one for one in nodes if one.output[0] != "r" or second == "r"]
+    return network(nodes, ["n", 4, 6, 5], weights | limits)
+
+
+@pytest.mark.parametrize("clamp", [("Relu", "j", "y"), ("Clip", "j low high", "y")])
+def test_a_clamp_goes_before_the_join_of_convolutions(clamp) -> None:
+    kind = clamp[0]
+    same(joined(clamp), ["Conv", "Conv", kind, kind, "Concat"])
+
+
+def test_a_clamp_stays_behind_the_join_of_others() -> None:
+    same(joined(("Relu", "j", "y"), second="r"), ["Conv", "Relu", "Concat", "Relu"])
+
+
 def test_other_clips_stay() -> None:
     low = {"lo": np.float32(0), "hi": np.float32(6), "one": np.float32(1)}
     untouched(network([node("Clip", "x lo hi", "y")], IMAGE, low))

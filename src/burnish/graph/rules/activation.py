@@ -20,6 +20,7 @@ from burnish.graph.constants import made_by, number, private, sizes
 from burnish.graph.rewrite import Answer, Rule
 
 _HALF_OR_SINGLE = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
+_CLAMPING = ("Conv", "ConvTranspose", "Gemm")  # engines clamp within their kernels
 _CLOSE = 1e-6  # constants are stored in single precision
 
 
@@ -98,6 +99,18 @@ def _hard_swish(node: ir.Node, tape: Tape) -> Answer:
     return None
 
 
+def _before_concat(node: ir.Node, tape: Tape) -> Answer:
+    """Clamps what is joined rather than the joined: each layer before it takes its clamp in."""
+    joined = made_by(node.inputs[0], "Concat")
+    if joined is None or node.inputs[0] is None or not private(node.inputs[0]):
+        return None
+    if not all(made_by(part, *_CLAMPING) and private(part) for part in joined.inputs if part):
+        return None
+    limits = list(node.inputs[1:])
+    parts = [tape.op(node.op_type, [part, *limits]) for part in joined.inputs]
+    return tape.op("Concat", parts, dict(joined.attributes))
+
+
 def _bounds(clip: ir.Node) -> tuple[float | None, float | None]:
     """Returns the least and the most that a Clip lets through; None where it is computed."""
     ends: list[float | None] = []
@@ -147,6 +160,7 @@ def _with_constant(node: ir.Node) -> tuple[ir.Value, float] | None:
 
 ACTIVATION = (
     Rule("to Relu", frozenset({"Clip", "Max"}), _relu),
+    Rule("before Concat", frozenset({"Relu", "Clip"}), _before_concat),
     Rule("to HardSwish", frozenset({"Mul", "Div"}), _hard_swish),
     Rule("to HardSigmoid", frozenset({"Clip", "Mul", "Div"}), _hard_sigmoid),
 )
