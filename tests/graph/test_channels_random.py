@@ -81,14 +81,14 @@ def test_cutting_equals_zeroing(seed: int, n_steps: int) -> None:
 
 @pytest.mark.slow
 @given(seed=st.integers(0, 2**32 - 1), n_steps=st.integers(1, 50))
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_cutting_equals_zeroing_in_many(seed: int, n_steps: int) -> None:
     check_equal(finish(random_network(seed, n_steps)), seed)
 
 
 @pytest.mark.slow
 @given(seed=st.integers(0, 2**32 - 1), n_steps=st.integers(1, 30))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_what_was_cut_can_be_cut_again(seed: int, n_steps: int) -> None:
     model = finish(random_network(seed, n_steps))
     keep = random_keep(channel_groups(model), np.random.default_rng(seed))
@@ -129,6 +129,7 @@ def _plant(n: Network, x: str, kind: str) -> str:
             for operator in ("Relu", "Neg")
         ]
         condition = n.constant(np.asarray(True))
+        n.unread.pop(x, None)  # the bodies read it, as an Identity in its place would
         return n.one(kind, [condition], shape, then_branch=inner[0], else_branch=inner[1])
     raise ValueError(kind)
 
