@@ -115,7 +115,10 @@ def quantized(
     context = Context(task)
     fused = bn.Fuse().apply(model, context).model
     models, notes = {"fp32": fused}, []
-    chosen = bn.optimize(model, task, bn.Goal(max_drop=1.0), budget=options.optimize)
+    # A store of its own: what an earlier state of the program built must not be compared.
+    store = bn.Store.temporary()
+    goal = bn.Goal(max_drop=1.0)
+    chosen = bn.optimize(model, task, goal, budget=options.optimize, store=store)
     if any(step["technique"] == "quantize_static" for step in chosen.best.recipe):
         models["Burnish chosen"] = chosen.model
         notes.append(f"Burnish chose {chosen.best.name} on {chosen.best.engine}.")
