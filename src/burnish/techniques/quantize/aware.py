@@ -3,16 +3,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from burnish.core.errors import Misuse
-from burnish.core.model import Model, write_whole
+from burnish.core.model import Model
 from burnish.core.task import Samples
 from burnish.core.technique import Context, Outcome, Skipped
 from burnish.measuring.accuracy import fixed_batch
@@ -28,6 +25,7 @@ from burnish.techniques.train.feed import Feed, TrainingBatch
 from burnish.techniques.train.trained import (
     CHECKPOINT_S,
     TrainingTechnique,
+    kept,
     need_torch,
     training_samples,
 )
@@ -142,40 +140,19 @@ class QuantizeAware(TrainingTechnique):
             else:
                 hard = loss_of(task)
         teacher = context.original or model
-        if context.store is None:
-            return self._train(model, teacher, context, samples, hard, notes, None)
-        parts = [
-            *(version(package) for package in ("burnish", "torch", "onnxruntime")),
-            self.to_dict(),
-            model.digest,
-            model.lineage.to_json(),
+        others = [
+            version("onnxruntime"),
             teacher.digest,
-            samples.fingerprint(),
             task.calibration.fingerprint() if task.calibration is not None else "",
             task.metric.name if task.metric is not None else "",
             task.loss.name if task.loss is not None else "",
             loss_key(hard) if hard is not None else "",
-            context.seed,
         ]
-        key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
-        unfinished = context.store.root / "training" / key
 
-        def make(folder: Path) -> None:
-            checkpoint = unfinished / "checkpoint.pt"
-            made = self._train(model, teacher, context, samples, hard, notes, checkpoint)
-            made.model.save(folder / "model.onnx")
-            skipped = [(one.place, one.reason) for one in made.skipped]
-            words = {"applied": made.applied, "skipped": skipped}
-            write_whole(folder / "outcome.json", json.dumps(words).encode())
+        def train(checkpoint: Path | None) -> Outcome:
+            return self._train(model, teacher, context, samples, hard, notes, checkpoint)
 
-        folder = context.store.folder("trained", key, make)
-        shutil.rmtree(unfinished, ignore_errors=True)
-        words = json.loads((folder / "outcome.json").read_bytes())
-        return Outcome(
-            Model.load(folder / "model.onnx"),
-            tuple(words["applied"]),
-            tuple(Skipped(place, reason) for place, reason in words["skipped"]),
-        )
+        return kept(self, model, context, samples, others, train)
 
     def _train(
         self,
@@ -229,9 +206,9 @@ class QuantizeAware(TrainingTechnique):
         before, after = lecture.judge(static.model), lecture.judge(made)
         applied = (*applied, self._words(form, module, hard), *history.words())
         line, notes = _verdict(lecture.n, apart, before, after)
-        kept = made if after.loss < before.loss else static.model
+        better = made if after.loss < before.loss else static.model
         return Outcome(
-            model.derive(kept.edit(), self),
+            model.derive(better.edit(), self),
             (*applied, line),
             (*skipped, *history.notes, *notes),
         )

@@ -92,8 +92,27 @@ def trained(
     samples and the seed, such as the teachers.
     """
     need_torch(technique.name)
+
+    def train(checkpoint: Path | None) -> Outcome:
+        return _train(technique, model, context, samples, prepare, checkpoint)
+
+    return kept(technique, model, context, samples, others, train)
+
+
+def kept(
+    technique: Technique,
+    model: Model,
+    context: Context,
+    samples: Samples,
+    others: Sequence[str],
+    train: Callable[[Path | None], Outcome],
+) -> Outcome:
+    """Returns what `train(checkpoint)` gives; with a store, it is read back when it is there.
+
+    `others` is as in `trained`. The checkpoint is None without a store.
+    """
     if context.store is None:
-        return _train(technique, model, context, samples, prepare, None)
+        return train(None)
     parts = [
         version("burnish"),
         version("torch"),
@@ -110,7 +129,7 @@ def trained(
 
     def make(folder: Path) -> None:
         checkpoint = unfinished / "checkpoint.pt"
-        outcome = _train(technique, model, context, samples, prepare, checkpoint)
+        outcome = train(checkpoint)
         outcome.model.save(folder / "model.onnx")
         words = {
             "applied": outcome.applied,
