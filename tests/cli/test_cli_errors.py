@@ -89,8 +89,9 @@ def test_unknown_engine_names_the_nearest(burnish, net):
     refused(burnish("measure", net, "--engine", "opnvino"), "did you mean 'openvino'?")
 
 
-def test_the_module_engine_cannot_be_chosen(burnish, net):
-    refused(burnish("measure", net, "--engine", "torch"), "torch", "file.py:function")
+def test_unknown_variant_of_an_engine_names_the_nearest(burnish, net):
+    pytest.importorskip("torch")
+    refused(burnish("measure", net, "--engine", "torch:compile"), "did you mean 'compiled'?")
 
 
 def test_engine_that_is_not_installed_names_the_command(burnish, net, monkeypatch):

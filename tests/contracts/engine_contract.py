@@ -159,8 +159,6 @@ class EngineContract:
         assert engine.refusals(model) == ()
 
     def test_an_unknown_operator_is_named(self, engine: Engine) -> None:
-        if engine.bound:
-            pytest.skip("runs no Model but its own")
         model = unknown_operator()
         (refused,) = engine.refusals(model)
         assert refused.place == "strange_7"

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 from engine_contract import EngineContract
-from small_models import convolutional, random_inputs
+from small_models import convolutional, random_inputs, unknown_operator
 
 from burnish.core.candidate import Setting
 from burnish.core.errors import Misuse, Unsupported
@@ -41,6 +41,12 @@ class TestTorchEager(EngineContract):
     @pytest.fixture
     def engine(self) -> TorchEager:
         return TorchEager(Residual(), ["image"], ["logits"])
+
+    def test_an_unknown_operator_is_named(self, engine: TorchEager) -> None:
+        model = unknown_operator()  # it reads no graph: what it names are inputs and outputs
+        assert [one.place for one in engine.refusals(model)] == ["x", "y"]
+        with pytest.raises(Unsupported, match="x: the module Residual has no such input"):
+            engine.open(model, Setting())
 
 
 def test_modes_and_threads_come_back_when_the_last_session_closes() -> None:

@@ -23,7 +23,7 @@ assert not loaded, loaded
 """
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "torch"])
 def test_nothing_is_loaded_or_written(name: str, tmp_path: Path) -> None:
     if catalogue.find("engines", name).version() is None:
         pytest.skip(f"{name} is not installed")

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from burnish.core import catalogue
-from burnish.core.errors import Misuse
 
 if TYPE_CHECKING:
     from burnish.engines.engine import Engine
@@ -22,12 +21,6 @@ def chosen_engines(names: Sequence[str] | None) -> list[Engine] | None:
         return None
     from burnish.engines.engine import by_name
 
-    for name in names:
-        if catalogue.find("engines", name).bound:
-            raise Misuse(
-                f"the engine {name!r} runs only the module that a model came from: it is "
-                f"measured as a baseline when MODEL is file.py:function"
-            )
     return [by_name(name) for name in dict.fromkeys(names)]
 
 

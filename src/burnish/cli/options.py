@@ -27,7 +27,8 @@ Engines = Annotated[
     typer.Option(
         "--engine",
         metavar="NAME",
-        help="An engine to use instead of all that are installed; repeatable.",
+        help="An engine to use instead of those raced by default, as openvino or "
+        "torch:compiled; repeatable.",
         autocompletion=complete_engine,
     ),
 ]

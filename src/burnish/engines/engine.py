@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
@@ -62,19 +62,30 @@ class Session(ABC):
 
 
 class Engine(ABC):
-    """A runtime on a device. Making one takes no argument, unless it is `bound`."""
+    """A runtime on a device. One that is registered can be made without arguments."""
 
-    name: ClassVar[str]
-    device: ClassVar[str] = "cpu"
+    name: str
+    """What `by_name` takes: the registered name, and for a variant its words (`a:b:c`)."""
+    device: str = "cpu"
     extra: ClassVar[str | None] = None
     """The extra of Burnish that installs the runtime; None when the core does."""
-    bound: ClassVar[bool] = False
-    """Whether an engine object is bound to one source module, and so runs no other Model."""
 
     @classmethod
     @abstractmethod
     def version(cls) -> str | None:
         """Returns the runtime's version, or None when not installed; loads nothing heavy."""
+
+    @classmethod
+    def variant(cls, words: Sequence[str]) -> Self:
+        """Returns the engine with the options that follow its name. Raises `Misuse`."""
+        if words:
+            raise Misuse(f"the engine {cls.name} has no variants, got {':'.join(words)!r}")
+        return cls()
+
+    @classmethod
+    def offered(cls) -> Sequence[Engine]:
+        """Returns the variants to use where no engine is named; none when only asked for."""
+        return (cls(),)
 
     @property
     def identity(self) -> str:
@@ -126,20 +137,19 @@ def check(signature: Signature, inputs: Mapping[str, NDArray[Any]]) -> None:
 
 
 def installed() -> list[Engine]:
-    """Returns the engines whose runtime is installed and that run any Model, by name."""
+    """Returns what the engines whose runtime is installed offer here, by name."""
     classes = [catalogue.find("engines", name) for name in catalogue.names("engines")]
-    return [cls() for cls in classes if cls.version() is not None and not cls.bound]
+    return [one for cls in classes if cls.version() is not None for one in cls.offered()]
 
 
 def by_name(name: str) -> Engine:
-    """Returns one engine.
+    """Returns one engine: "openvino", or a variant of one as "torch:cuda:bfloat16".
 
-    Raises `Misuse` for the name of none, or of a bound one; `Missing` when not installed.
+    Raises `Misuse` for the name of none; `Missing` when not installed.
     """
-    cls = catalogue.find("engines", name)
+    registered, *words = name.split(":")
+    cls = catalogue.find("engines", registered)
     if cls.version() is None:
-        raise Missing(f"the engine {name}", name, cls.extra)
-    if cls.bound:
-        raise Misuse(f"the engine {name} runs a module given from Python, and no other model")
-    engine: Engine = cls()
+        raise Missing(f"the engine {name}", registered, cls.extra)
+    engine: Engine = cls.variant(words)
     return engine

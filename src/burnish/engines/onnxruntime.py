@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from numpy.typing import NDArray
 
@@ -27,7 +27,7 @@ _SPIN_US = 2000
 class OnnxRuntime(Engine):
     """Runs any Model on the CPU; one session serves all streams."""
 
-    name: ClassVar[str] = "onnxruntime"
+    name = "onnxruntime"
 
     @classmethod
     def version(cls) -> str | None:

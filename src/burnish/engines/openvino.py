@@ -35,7 +35,7 @@ _DYNAMIC = 0
 class OpenVino(Engine):
     """Runs any Model on the CPU, one inference request for each stream."""
 
-    name: ClassVar[str] = "openvino"
+    name = "openvino"
     extra: ClassVar[str | None] = "openvino"
 
     @classmethod

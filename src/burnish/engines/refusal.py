@@ -38,7 +38,7 @@ def refusal(engine: str, model: Model, doing: str, error: Exception) -> Unsuppor
 
     `engine` is the engine's identity and `doing` what failed: "load" or "run".
     """
-    text = str(error)
+    text = "\n".join((str(error), *getattr(error, "__notes__", ())))
     node = _node(model, text)
     place = ""
     if node is not None:

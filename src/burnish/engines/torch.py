@@ -18,18 +18,21 @@ from burnish.core.errors import Missing, Misuse, Unsupported
 from burnish.core.model import Model
 from burnish.core.technique import Skipped
 from burnish.engines.engine import Engine, Session
+from burnish.engines.torch_settings import THREADS, use_threads
 
 
 class TorchEager(Engine):
     """Runs one module in evaluation mode; module and thread count are put back afterwards.
 
+    It is made from Python with the module, so it is not registered: the name "torch" stands
+    for `engines.torch_lifted`, which runs any Model.
+
     Outputs are matched by position with the tensors in what the module returns (tuples,
     lists, dicts and dataclasses, in order). `open` takes a Model for its signature alone.
     """
 
-    name: ClassVar[str] = "torch"
+    name = "torch"
     extra: ClassVar[str | None] = "train"
-    bound: ClassVar[bool] = True
 
     def __init__(
         self, module: Any, input_names: Sequence[str], output_names: Sequence[str]
@@ -38,7 +41,6 @@ class TorchEager(Engine):
         self.input_names = tuple(input_names)
         self.output_names = tuple(output_names)
         self._modes: list[tuple[Any, bool]] = []
-        self._threads = 0
         self._sessions = 0
         self._lock = threading.Lock()
 
@@ -75,19 +77,19 @@ class TorchEager(Engine):
         with self._lock:
             if self._sessions == 0:
                 self._modes = [(one, one.training) for one in self.module.modules()]
-                self._threads = torch.get_num_threads()
                 self.module.eval()
             self._sessions += 1
+        THREADS.hold(torch)
         return _TorchSession(self, model, setting, torch)
 
     def _closed(self, torch: Any) -> None:
+        THREADS.release(torch)
         with self._lock:
             self._sessions -= 1
             if self._sessions == 0:
                 for module, training in self._modes:
                     module.training = training
                 self._modes = []
-                torch.set_num_threads(self._threads)
 
 
 class _TorchSession(Session):
@@ -106,9 +108,7 @@ class _TorchSession(Session):
         engine, torch = self._engine, self._torch
         if engine is None:
             raise Misuse(f"this {self.engine} session is closed: open another")
-        # The setting is the process's, and another session may have changed it.
-        if torch.get_num_threads() != self.setting.threads:
-            torch.set_num_threads(self.setting.threads)
+        use_threads(torch, self.setting.threads)
         tensors = {
             name: torch.from_numpy(array if array.flags.writeable else array.copy())
             for name, array in ((name, inputs[name]) for name in engine.input_names)

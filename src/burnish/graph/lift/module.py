@@ -11,8 +11,9 @@ import torch
 
 from burnish.core.errors import Misuse, unknown
 from burnish.core.model import Model, Signature
+from burnish.core.technique import Skipped
 from burnish.graph.lift.dtypes import as_tensor
-from burnish.graph.lift.program import Program, build
+from burnish.graph.lift.program import Program, build, refused
 from burnish.graph.lift.registry import Frame
 from burnish.graph.lift.roles import is_trained
 
@@ -26,10 +27,19 @@ def lift(model: Model | ir.Model) -> LiftedModule:
     """
     graph = model.edit() if isinstance(model, Model) else model.clone()
     signature = model.signature if isinstance(model, Model) else Model(graph).signature
-    version = graph.opset_imports.get("", graph.opset_imports.get("ai.onnx", 1))
-    module = LiftedModule(build(graph.graph, version), signature)
+    module = LiftedModule(build(graph.graph, _version(graph)), signature)
     module.eval()
     return module
+
+
+def refusals(model: Model) -> tuple[Skipped, ...]:
+    """Returns the nodes and values for which `lift` raises, and why; () when it lifts all."""
+    graph = model.edit()
+    return refused(graph.graph, _version(graph))
+
+
+def _version(graph: ir.Model) -> int:
+    return graph.opset_imports.get("", graph.opset_imports.get("ai.onnx", 1))
 
 
 class LiftedModule(torch.nn.Module):  # type: ignore[misc]

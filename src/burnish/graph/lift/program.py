@@ -11,6 +11,7 @@ import onnx_ir as ir
 import torch
 
 from burnish.core.errors import Unsupported
+from burnish.core.technique import Skipped
 from burnish.graph.lift import families, host
 from burnish.graph.lift.dtypes import torch_dtype
 from burnish.graph.lift.registry import Frame, Operator, Run, Site, constant_of, find
@@ -110,11 +111,20 @@ def build(graph: ir.Graph, version: int) -> Program:
 
     Raises `Unsupported` naming all nodes that have no lift.
     """
+    return _made(graph, version).finish()
+
+
+def refused(graph: ir.Graph, version: int) -> tuple[Skipped, ...]:
+    """Returns the graph's nodes and values that have no lift, and why; `build` raises these."""
+    return tuple(_made(graph, version).refused)
+
+
+def _made(graph: ir.Graph, version: int) -> _Maker:
     families.load()
     maker = _Maker(graph, version)
     for node in graph:
         maker.add(node)
-    return maker.finish()
+    return maker
 
 
 class _Maker:
@@ -126,7 +136,7 @@ class _Maker:
         self.host: dict[ir.Value, int] = {}  # values on the host: their rank
         self.types: dict[int, Any] = {}
         self.steps: list[Step] = []
-        self.refused: list[str] = []
+        self.refused: list[Skipped] = []
         self.baked: set[str] = set()
         for value in graph.inputs:
             self._slot(value)
@@ -138,13 +148,13 @@ class _Maker:
     def _admit(self, value: ir.Value) -> bool:
         """Notes a refusal of an input or initializer whose elements PyTorch cannot hold."""
         if value.type is not None and not isinstance(value.type, ir.TensorType):
-            self.refused.append(f"{value.name}: it is no tensor")
+            self.refused.append(Skipped(str(value.name), "it is no tensor"))
             return False
         try:
             torch_dtype(value.dtype if value.dtype is not None else ir.DataType.FLOAT)
         except Unsupported as error:
             self._slot(value)
-            self.refused.append(f"{value.name}: {error}")
+            self.refused.append(Skipped(str(value.name), str(error)))
             return False
         return True
 
@@ -169,9 +179,10 @@ class _Maker:
             self._on_device(site, operator)
 
     def _refuse(self, node: ir.Node, why: str) -> None:
-        domain = f"{node.domain}." if node.domain else ""
-        reason = f": {why}" if why else ""
-        self.refused.append(f"{node.name or 'a nameless node'} ({domain}{node.op_type}){reason}")
+        domain = f"{node.domain}::" if node.domain else ""
+        kind = f"{domain}{node.op_type}"
+        reason = f"{kind}: {why}" if why else f"no lift of the operator {kind}"
+        self.refused.append(Skipped(node.name or "a nameless node", reason))
 
     def _body(self, graph: ir.Graph) -> Program:
         program = build(graph, self.version)
@@ -291,7 +302,8 @@ class _Maker:
         """Returns the program, or raises `Unsupported` with every refusal."""
         if self.refused:
             more = len(self.refused) - _LISTED
-            listed = "; ".join(self.refused[:_LISTED]) + (f"; and {more} more" if more > 0 else "")
+            listed = "; ".join(f"{one.place}: {one.reason}" for one in self.refused[:_LISTED])
+            listed += f"; and {more} more" if more > 0 else ""
             raise Unsupported(
                 f"PyTorch has no form, known here, of {len(self.refused)} of the graph's nodes "
                 f"or values: {listed}. "

@@ -48,9 +48,13 @@ def shorten(text: str, length: int) -> str:
 
 
 def engine(one: Candidate) -> str:
-    """Returns the engine's usual name without version or device."""
-    name = one.engine.split(" ", 1)[0]
-    return _ENGINES.get(name, printable(name) or "unknown engine")
+    """Returns the engine's usual name and its variant, without version.
+
+    "torch:cuda 2.13.0 (cuda, eager, float32)" is "PyTorch cuda".
+    """
+    name, *words = one.engine.split(" ", 1)[0].split(":")
+    known = _ENGINES.get(name, printable(name) or "unknown engine")
+    return " ".join([known, *map(printable, words)])
 
 
 def setting(one: Candidate) -> str:
