@@ -28,9 +28,6 @@ check: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python docs/make_pages.py --check
-	$(BIN)/python docs/make_lift_coverage.py --check
-	$(BIN)/python -m pytest -q tests/docs
 
 format: $(INSTALLED)
 	$(BIN)/ruff format

@@ -78,7 +78,7 @@ def run(folder, *args):
     )
 
 
-OPTIMIZE = ("optimize", "net.onnx", "--task", "task.toml", "--budget", "15s", "--max-drop", "5")
+OPTIMIZE = ("optimize", "net.onnx", "--task", "task.toml", "--budget", "8s", "--max-drop", "5")
 
 
 @pytest.fixture(scope="module")
@@ -115,12 +115,13 @@ def test_a_goal_out_of_reach_exits_3_and_says_what_was_missed(folder, optimized)
 
 
 def test_measure_and_compare(folder, optimized):
-    done = run(folder, "measure", "bundle", "--task", "task.toml", "--budget", "5s", "--json")
+    done = run(folder, "measure", "bundle", "--task", "task.toml", "--budget", "2s", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)["candidates"]
     assert {one["name"] for one in found} == {"bundle"}
     assert all(one["measured"]["metric"]["value"] > 90 for one in found)
-    done = run(folder, "compare", "net.onnx", "bundle", "-t", "task.toml", "--budget", "5s", "-q")
+    options = ("-t", "task.toml", "--budget", "2s", "--engine", "onnxruntime", "-q")
+    done = run(folder, "compare", "net.onnx", "bundle", *options)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert done.stdout.index("net.onnx") < done.stdout.index("bundle")
@@ -130,7 +131,8 @@ def test_measure_and_compare(folder, optimized):
 @pytest.mark.parametrize("after_s", [3.0, 9.0])
 def test_ctrl_c_keeps_what_is_finished(folder, tmp_path, after_s):
     with subprocess.Popen(
-        [*PROGRAM, *OPTIMIZE, "--store", str(tmp_path / "store")],
+        # A budget that is not over yet when it is interrupted.
+        [*PROGRAM, *OPTIMIZE, "--budget", "15s", "--store", str(tmp_path / "store")],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -81,7 +81,7 @@ def test_cutting_equals_zeroing(seed: int, n_steps: int) -> None:
 
 @pytest.mark.slow
 @given(seed=st.integers(0, 2**32 - 1), n_steps=st.integers(1, 50))
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_cutting_equals_zeroing_in_many(seed: int, n_steps: int) -> None:
     check_equal(finish(random_network(seed, n_steps)), seed)
 

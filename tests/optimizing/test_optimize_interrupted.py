@@ -65,7 +65,7 @@ def start(folder: Path, name: str) -> subprocess.Popen[str]:
     The objective is size, which is exact, so that the choice does not hang on noise.
     """
     command = "optimize net.onnx --task task.toml --recipe fused.toml --recipe gptq.toml"
-    command += " --objective size --max-drop 20 --budget 3s --engine onnxruntime --json"
+    command += " --objective size --max-drop 20 --budget 1s --engine onnxruntime --json"
     command += f" --store {name} -o {name}-bundle"
     return subprocess.Popen(
         [*PROGRAM, *command.split()],
