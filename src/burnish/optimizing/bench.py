@@ -11,9 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,12 @@ from burnish.core.candidate import Setting
 from burnish.core.errors import Misuse
 from burnish.core.measurement import Measurement
 from burnish.core.model import Model, write_whole
+from burnish.core.program import program
 from burnish.core.progress import Progress
 from burnish.core.recipe import Recipe
 from burnish.core.store import Store
 from burnish.core.task import Samples, Task
-from burnish.core.technique import Context, Outcome, Skipped
+from burnish.core.technique import Context, Outcome, Skipped, Technique
 from burnish.measuring import resources
 from burnish.measuring.accuracy import Judged, evaluate, fixed_batch, run_batch
 from burnish.measuring.machine import machine
@@ -54,19 +54,33 @@ class Bench:
         return Context(self.task, self.store, self.seed, self.progress)
 
     def build(self, recipe: Recipe) -> Outcome:
-        """Returns what the recipe makes of the original. Raises what its techniques raise."""
-        data = ""
-        if self.task is not None and self.task.calibration is not None:
-            data = self.task.calibration.fingerprint()
+        """Returns what the recipe makes of the original. Raises what its techniques raise.
+
+        Each step is kept, so that recipes that begin alike share what is alike.
+        """
+        steps = recipe.steps()
+        outcome = Outcome(self.original)
+        for n in range(len(steps)):
+            outcome = self._step(steps[: n + 1], outcome)
+        return outcome
+
+    def _step(self, steps: Sequence[Technique], before: Outcome) -> Outcome:
+        """Returns the outcome of the last of the steps, on what those before it made."""
+        task = self.task
+        splits = (task.calibration, task.training) if task is not None else ()
+        data = [split.fingerprint() if split is not None else "" for split in splits]
+        judged = [task.metric and task.metric.name, task.loss and task.loss.name] if task else []
         where = machine().fingerprint  # a recipe may leave choices to the machine
-        key = _key("built", self.original.digest, recipe.key(), data, where, self.seed)
+        recipe = Recipe(tuple(steps))
+        key = _key("built", self.original.digest, recipe.key(), data, judged, where, self.seed)
 
         def make(folder: Path) -> None:
-            outcome = recipe.apply(self.original, self.context)
+            context = replace(self.context, original=self.original)
+            outcome = steps[-1].apply(before.model, context)
             outcome.model.save(folder / "model.onnx")
             plain = {
-                "applied": outcome.applied,
-                "skipped": [asdict(one) for one in outcome.skipped],
+                "applied": before.applied + outcome.applied,
+                "skipped": [asdict(one) for one in before.skipped + outcome.skipped],
             }
             write_whole(folder / "outcome.json", json.dumps(plain).encode())
 
@@ -172,10 +186,10 @@ class Bench:
         plain: list[dict[str, Any]] = self.store.json("throughput", key, make)
         return plain
 
-    def remember(self, question: Sequence[Any], answer: bool) -> bool:
-        """Returns the answer that was given to the question first, on this machine."""
+    def remember(self, question: Sequence[Any], answer: Callable[[], Any]) -> Any:
+        """Returns the answer, plain data, that was given to the question first on this machine."""
         key = _key("answer", machine().fingerprint, self.original.digest, self.seed, question)
-        return bool(self.store.json("answers", key, lambda: answer))
+        return self.store.json("answers", key, answer)
 
     @property
     def least_batch(self) -> int:
@@ -224,8 +238,8 @@ def _fidelity(entry: Entry, reference: Entry, data: Samples, samples: int) -> tu
 
 
 def _key(*parts: Any) -> str:
-    # Another version may build or measure differently: it starts afresh.
-    parts = (version("burnish"), *parts)
+    # Another state of the program may build or measure differently: it starts afresh.
+    parts = (program(), *parts)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:40]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from burnish.core.candidate import Candidate, Setting
 from burnish.core.measurement import Measurement
 from burnish.core.task import Task
+from burnish.graph.cost import cost
 from burnish.measuring import resources
 from burnish.measuring.accuracy import Judged, compare, fixed_batch
 from burnish.measuring.machine import machine
@@ -32,11 +33,14 @@ def make_candidate(
     measured = {"latency": timed.latency, "size": resources.size(entry.model)}
     if timed.speedup is not None:
         measured["speedup"] = timed.speedup
+    counted = cost(entry.model)
     detail: dict[str, Any] = {
         "round_medians_ms": timed.round_medians_ms,
         "percentiles_ms": timed.percentiles_ms,
         "noise_ratio": timed.noise_ratio,
         "n_calls": timed.n_calls,
+        "macs": counted.macs,
+        "parameters": counted.parameters,
     }
     if entry.key in verdicts and task is not None:
         own = verdicts[entry.key]

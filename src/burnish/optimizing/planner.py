@@ -10,7 +10,7 @@ method within the families that are fast.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from burnish.core.recipe import Recipe
 from burnish.core.task import Task
@@ -69,15 +69,21 @@ def propose(
     structures: list[tuple[Fuse, Activation]] = [(fuse, "u8") for fuse in fusions]
     for fuse, kind in [*structures, (fusions[0], "s8")]:
         family = _name(f"int8 {kind}", fuse)
-        named = []
-        for ranges, rounding in _WAYS:
-            step = QuantizeStatic(
-                ranges=ranges, activations=kind, weight_bits=bits, rounding=rounding
-            )
-            words = [family, ranges, *(["gptq"] if rounding == "gptq" else [])]
-            named.append((" ".join(words), Recipe((fuse, step))))
+        static = QuantizeStatic(activations=kind, weight_bits=bits)
+        named = [(f"{family} {way}", Recipe((fuse, step))) for way, step in ways(static)]
         families.append(Family(family, tuple(named)))
     return families, passed
+
+
+def ways(static: QuantizeStatic) -> list[tuple[str, QuantizeStatic]]:
+    """Returns the ranges and roundings worth trying, each with a short name."""
+    return [
+        (
+            f"{ranges} gptq" if rounding == "gptq" else ranges,
+            replace(static, ranges=ranges, rounding=rounding),
+        )
+        for ranges, rounding in _WAYS
+    ]
 
 
 def _name(start: str, fuse: Fuse) -> str:

@@ -20,7 +20,9 @@ class Result:
     original model on every engine, the fastest (`fp32`) first. `candidates`: what was kept
     after screening, best objective first. `best`: the candidate that was chosen; when
     `status` is not "met" it is the nearest to the goal, and may be the baseline itself.
-    `passed_over`: recipes and engines that were dropped, and why.
+    `stages`: where training was called for, what each stage gave, from the baseline on:
+    (what was added, the model then). `passed_over`: recipes and engines that were dropped,
+    and why.
     """
 
     model: str
@@ -43,6 +45,7 @@ class Result:
     created: str
     """The time in UTC, ISO 8601."""
     extra: Mapping[str, Any] = field(default_factory=dict)
+    stages: tuple[tuple[str, Candidate], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain data for JSON; `from_dict` is its inverse."""
@@ -62,6 +65,7 @@ class Result:
             "command": self.command,
             "created": self.created,
             "extra": dict(self.extra),
+            "stages": [[added, one.to_dict()] for added, one in self.stages],
         }
 
     @staticmethod
@@ -83,6 +87,7 @@ class Result:
             command=data["command"],
             created=data["created"],
             extra=data["extra"],
+            stages=tuple((added, Candidate.from_dict(one)) for added, one in data["stages"]),
         )
 
     @property

@@ -16,6 +16,7 @@ from burnish.optimizing.report import charts, figures, names
 from burnish.optimizing.report.account import by_reason
 from burnish.optimizing.report.headline import got, headline, measured_for
 from burnish.optimizing.report.rows import ROLES, drop_unit, rows
+from burnish.optimizing.report.stages import stage_rows
 from burnish.optimizing.result import Result
 
 _WIDE, _NARROW = 1010, 340
@@ -44,6 +45,7 @@ def html(result: Result) -> str:
         metric=names.metric(result),
         key_figures=_key_figures(result),
         rows=rows(result),
+        stages=stage_rows(result),
         roles=ROLES,
         drop_unit=drop_unit(result),
         verdicts=_verdicts(result),

@@ -10,6 +10,7 @@ from burnish.optimizing.report import figures, names
 from burnish.optimizing.report.account import by_reason
 from burnish.optimizing.report.headline import got, headline
 from burnish.optimizing.report.rows import ROLES, drop_unit, rows
+from burnish.optimizing.report.stages import stage_rows
 from burnish.optimizing.result import Result
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|<>&~$-])")
@@ -40,6 +41,8 @@ def markdown(result: Result) -> str:
         "The ratio is against the best fp32 engine (paired where it has an interval); "
         "brackets hold 95 % intervals. *Not shown* means that the samples are too few to tell.",
     ]
+    if result.stages:
+        parts += ["## Stage by stage", _stages(result)]
     if result.warnings:
         parts += ["## Warnings", _bullets(result.warnings)]
     if best.applied:
@@ -72,6 +75,18 @@ def _measured(result: Result) -> str:
         cells = [row.size, row.latency, row.ratio, row.throughput, row.metric, row.drop]
         cells += [row.agreement, row.goal]
         said = [f"→ {name}" if row.chosen else name, row.engine.main]
+        lines.append(said + [f"{cell.main} {cell.below}".strip() for cell in cells])
+    return _table(head, lines, numbers_from=2)
+
+
+def _stages(result: Result) -> str:
+    unit = drop_unit(result)
+    head = ["", "model", "MACs", "parameters", "size", "p50 latency", "vs best fp32"]
+    head += [names.metric(result), f"drop, {unit}" if unit else "drop"]
+    lines = []
+    for row in stage_rows(result):
+        cells = [row.size, row.latency, row.ratio, row.metric, row.drop]
+        said = [row.added, f"{row.name} on {row.engine}", row.macs, row.parameters]
         lines.append(said + [f"{cell.main} {cell.below}".strip() for cell in cells])
     return _table(head, lines, numbers_from=2)
 

@@ -100,13 +100,8 @@ def _labels(candidates: list[Candidate]) -> list[str]:
 
 
 def _row(result: Result, one: Candidate, role: Role, label: str) -> Row:
-    measured, base = one.measured, result.fp32.measured
+    measured = one.measured
     chosen = _same(one, result.best)
-    size = _cell(measured.get("size"))
-    if role == "kept" and "size" in measured and "size" in base and base["size"].value > 0:
-        share = 100 * measured["size"].value / base["size"].value
-        size = Cell(size.main, f"{figures.fixed(share, 0)} %")
-    latency = measured.get("latency")
     return Row(
         candidate=one,
         role=role,
@@ -114,27 +109,36 @@ def _row(result: Result, one: Candidate, role: Role, label: str) -> Row:
         label=label,
         name=names.printable(one.name) or "unnamed",
         engine=Cell(names.engine(one), str(one.setting)),
-        size=size,
-        latency=_cell(latency),
-        ratio=_ratio(result, one, role),
-        throughput=_cell(measured.get("throughput"), unit=False),
-        metric=_cell(measured.get("metric")),
-        drop=_drop(one) if role == "kept" else Cell(),
-        agreement=_cell(measured.get("agreement")),
+        size=size_cell(result, one, share=role == "kept"),
+        latency=measured_cell(measured.get("latency")),
+        ratio=ratio_cell(result, one, is_baseline=role == "fp32"),
+        throughput=measured_cell(measured.get("throughput"), unit=False),
+        metric=measured_cell(measured.get("metric")),
+        drop=drop_cell(one) if role == "kept" else Cell(),
+        agreement=measured_cell(measured.get("agreement")),
         goal=Cell(one.status) if (role == "kept" or chosen) and one.verdicts else Cell(),
     )
 
 
-def _cell(one: Measurement | None, unit: bool = True) -> Cell:
+def measured_cell(one: Measurement | None, unit: bool = True) -> Cell:
+    """Returns the value over its interval."""
     return Cell() if one is None else Cell(figures.value(one, unit), figures.interval(one))
 
 
-def _ratio(result: Result, one: Candidate, role: Role) -> Cell:
-    """The paired ratio where it was measured, else that of the two medians (no interval)."""
-    if role == "fp32":
+def size_cell(result: Result, one: Candidate, share: bool) -> Cell:
+    """Returns the size, over its share of the best fp32's where that is asked for."""
+    size, base = one.measured.get("size"), result.fp32.measured.get("size")
+    if size is None or base is None or not share or not base.value > 0:
+        return measured_cell(size)
+    return Cell(figures.value(size), f"{figures.fixed(100 * size.value / base.value, 0)} %")
+
+
+def ratio_cell(result: Result, one: Candidate, is_baseline: bool) -> Cell:
+    """Returns the paired ratio where it was measured, else that of the medians (no interval)."""
+    if is_baseline:
         return Cell("1×") if "latency" in one.measured else Cell()
     if "speedup" in one.measured:
-        return _cell(one.measured["speedup"])
+        return measured_cell(one.measured["speedup"])
     base, latency = result.fp32.measured.get("latency"), one.measured.get("latency")
     if base is None or latency is None or not latency.value > 0:
         return Cell()
@@ -146,7 +150,8 @@ def drop_verdict(one: Candidate) -> Verdict | None:
     return next((v for v in one.verdicts if v.requirement.startswith("drop ")), None)
 
 
-def _drop(one: Candidate) -> Cell:
+def drop_cell(one: Candidate) -> Cell:
+    """Returns the drop over its verdict."""
     measured, verdict = one.measured.get("drop"), drop_verdict(one)
     status = verdict.status if verdict else "no limit"
     if measured is None:

@@ -20,6 +20,7 @@ from burnish.optimizing.report import figures, names
 from burnish.optimizing.report.account import by_reason
 from burnish.optimizing.report.headline import headline
 from burnish.optimizing.report.rows import Cell, Row, drop_unit, rows
+from burnish.optimizing.report.stages import stage_rows
 from burnish.optimizing.result import Result
 
 _STATUS_STYLES = {"met": "green", "not met": "bold red", "not shown": "yellow"}
@@ -120,6 +121,7 @@ class Summary:
         yield from _verdict(self.result)
         yield ""
         yield table(self.result, options.max_width)
+        yield from _stages(self.result)
         yield from _notes(self.result)
 
 
@@ -138,6 +140,23 @@ def _verdict(result: Result) -> Iterator[Text | Padding]:
     yield Padding(Text(said.sentence), (0, 0, 0, 2))
     for fault in said.open:
         yield Padding(Text(fault, style=style), (0, 0, 0, 2))
+
+
+def _stages(result: Result) -> Iterator[Text | Table | str]:
+    """Yields what each stage of training gave, a line for each."""
+    lines = stage_rows(result)
+    if not lines:
+        return
+    yield ""
+    made = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold")
+    made.add_column("Stage by stage", no_wrap=True)
+    titles = ("MACs", "size", "p50", "vs fp32", names.shorten(names.metric(result), 14), "drop")
+    for title in titles:
+        made.add_column(title, justify="right", no_wrap=True)
+    for row in lines:
+        cells = (row.size, row.latency, row.ratio, row.metric, row.drop)
+        made.add_row(f"  {row.added}", row.macs, *(cell.main for cell in cells))
+    yield made
 
 
 def _notes(result: Result, n: int = 3) -> Iterator[Text | Padding | str]:

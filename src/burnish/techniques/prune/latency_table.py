@@ -13,7 +13,6 @@ import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ import numpy as np
 from burnish.core.candidate import Setting
 from burnish.core.errors import Broken, Unsupported
 from burnish.core.model import Model
+from burnish.core.program import program
 from burnish.core.technique import Context
 from burnish.engines.engine import by_name
 from burnish.graph.channels import channel_groups, cut
@@ -120,7 +120,7 @@ class Bench:
     def key(self, model: Model, *more: Any) -> str:
         """Returns what a measurement here depends on, for the store."""
         engine = by_name(self.engine).identity
-        parts = [version("burnish"), model.digest, machine().fingerprint, engine, self, *more]
+        parts = [program(), model.digest, machine().fingerprint, engine, self, *more]
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 

@@ -7,12 +7,12 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 from burnish.core.errors import Misuse, unknown
 from burnish.core.model import Model, write_whole
+from burnish.core.program import program
 from burnish.core.technique import Context, Outcome, Skipped, Technique
 from burnish.techniques.distill.distill import Distill
 from burnish.techniques.prune.channels import PruneChannels
@@ -146,7 +146,7 @@ class PruneIteratively(Technique):
         ]
         judged = [task.metric and task.metric.name, task.loss and task.loss.name] if task else []
         parts = [
-            version("burnish"),
+            program(),
             self.to_dict(),
             number,
             start.digest,

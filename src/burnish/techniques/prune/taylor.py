@@ -26,13 +26,14 @@ from torch import Tensor
 from burnish.core.errors import Misuse
 from burnish.core.model import Model
 from burnish.core.technique import Context
-from burnish.graph.channels import ChannelGroup
+from burnish.graph.channels import ChannelGroup, channel_groups
 from burnish.graph.lift.module import LiftedModule, lift
 from burnish.measuring.accuracy import fixed_batch
 from burnish.techniques.prune.importance import Scores, distinct, summed
 from burnish.techniques.train.answers import classifying, logits_of, probabilities
 from burnish.techniques.train.task_losses import Objective, loss_of, task_objective
 from burnish.techniques.train.trained import training_samples
+from burnish.techniques.train.untie import untied
 
 _BATCH = 32
 _BATCH_NUMBERS = 1 << 20  # among the inputs: larger images come in smaller batches
@@ -47,7 +48,11 @@ def taylor(model: Model, groups: Sequence[ChannelGroup], context: Context, sampl
     """
     task = context.need_task("importance by taylor")
     data, _ = training_samples(task)
-    module = lift(model)
+    # Constants that are shared because they were equal have gradients of their own.
+    apart = untied(model)
+    module = lift(apart)
+    alike = {group.name: group for group in channel_groups(apart)}
+    groups = [alike[group.name] for group in groups]
     fixed = fixed_batch(model.signature)
     first = next(iter(data.batches(1, 1))).inputs
     numbers = max(1, sum(array.size for array in first.values()))

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from burnish.core.errors import Misuse
 from burnish.core.model import Model
@@ -97,6 +97,12 @@ class QuantizeAware(TrainingTechnique):
         if not isinstance(self.learn_steps, bool):
             faults.append(f"learn_steps must be true or false, got {self.learn_steps!r}")
         return faults
+
+    @classmethod
+    def after(cls, static: QuantizeStatic, **more: Any) -> Self:
+        """Returns the technique that trains on from what `static` makes; `more` are fields."""
+        same = {name: getattr(static, name) for name in _STATIC}
+        return cls(calibration_samples=static.samples, **same, **more)
 
     def _static(self) -> QuantizeStatic:
         same = {name: getattr(self, name) for name in _STATIC}

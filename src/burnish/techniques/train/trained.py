@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from burnish.core.errors import Missing, Misuse, Unsupported
 from burnish.core.model import Model, write_whole
+from burnish.core.program import program
 from burnish.core.task import Samples, Task
 from burnish.core.technique import Context, Outcome, Skipped, Technique
 from burnish.measuring.accuracy import fixed_batch
@@ -114,7 +115,7 @@ def kept(
     if context.store is None:
         return train(None)
     parts = [
-        version("burnish"),
+        program(),
         version("torch"),
         technique.to_dict(),
         model.digest,

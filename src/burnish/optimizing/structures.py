@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Proposes what to prune, and how much, for what int8 alone leaves a goal short of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from burnish.core.candidate import Candidate
+from burnish.core.goal import Goal
+from burnish.core.measurement import Measurement
+from burnish.core.technique import Technique
+from burnish.optimizing.entries import Entry
+from burnish.techniques.prune.blocks import PruneBlocks
+from burnish.techniques.prune.channels import PruneChannels
+
+_LADDER = (0.3, 0.5, 0.7)  # shares of the multiply-accumulates that are tried
+_LEAST_LEFT = 0.1  # of the latency or size: who needs less needs another network
+_MARGIN = 0.95  # of the ratio aimed at: what is measured again comes out a little otherwise
+_BLOCKS_TOO = 0.35  # from this share on, blocks and channels are cut together as well
+
+
+@dataclass(frozen=True)
+class Shortfall:
+    """What a candidate misses: by value, whatever its intervals say.
+
+    `latency_ratio` and `size_ratio` are the shares of its latency and size that may stay (1:
+    it is fast or small enough); `smaller`: it takes too much memory or serves too little;
+    `drop`: its metric is too low.
+    """
+
+    latency_ratio: float = 1.0
+    size_ratio: float = 1.0
+    smaller: bool = False
+    drop: bool = False
+
+    @property
+    def structural(self) -> bool:
+        """Whether the network itself must become smaller."""
+        return self.latency_ratio < 1 or self.size_ratio < 1 or self.smaller
+
+
+def shortfall(candidate: Candidate, fp32: Candidate, goal: Goal) -> Shortfall:
+    """Returns what the candidate misses of the goal."""
+    own, base = candidate.measured, fp32.measured
+    latency = size = 1.0
+    if goal.max_latency_ms is not None and "latency" in own:
+        latency = goal.max_latency_ms / own["latency"].value
+    if goal.min_speedup is not None and "speedup" in own:
+        latency = min(latency, own["speedup"].value / goal.min_speedup)
+    if "size" in own:
+        if goal.max_size_bytes is not None:
+            size = goal.max_size_bytes / own["size"].value
+        if goal.max_size_ratio is not None and "size" in base:
+            size = min(size, goal.max_size_ratio * base["size"].value / own["size"].value)
+    smaller = _above(own, "memory", goal.max_memory_bytes) or (
+        goal.min_throughput is not None
+        and "throughput" in own
+        and own["throughput"].value < goal.min_throughput
+    )
+    limit = goal.drop_limit(base["metric"].value) if "metric" in base else None
+    return Shortfall(min(latency, 1.0), min(size, 1.0), smaller, _above(own, "drop", limit))
+
+
+def _above(measured: Mapping[str, Measurement], quantity: str, limit: float | None) -> bool:
+    return limit is not None and quantity in measured and measured[quantity].value > limit
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A smaller form of the network: the steps that cut it. Of one kind, the gentlest is kept."""
+
+    kind: str
+    name: str
+    steps: tuple[Technique, ...]
+
+
+def structures(short: Shortfall, lead: Entry) -> list[Structure]:
+    """Returns what to try, for the engine and threads of the int8 model that falls short.
+
+    Empty where no more than a tenth of its latency or size may stay.
+    """
+    if min(short.latency_ratio, short.size_ratio) < _LEAST_LEFT:
+        return []
+    engine, threads = lead.engine.name, lead.setting.threads
+    channels = PruneChannels(importance="taylor", engine=engine, threads=threads, seconds=8.0)
+    blocks = PruneBlocks(samples=128, engine=engine, threads=threads, seconds=4.0)
+    found = []
+    amount = 0.0
+    if short.latency_ratio < 1:
+        amount = _amount(short.latency_ratio)
+        steps = (_cut(channels, amount, "latency"),)
+        found.append(Structure("channels by latency", f"channels −{amount:.0%} latency", steps))
+        out = (_cut(blocks, amount, "latency"),)
+        found.append(Structure("blocks", f"blocks −{amount:.0%} latency", out))
+        if amount >= _BLOCKS_TOO:
+            half = round(1 - (1 - amount) ** 0.5, 3)
+            both = (_cut(blocks, half, "latency"), _cut(channels, half, "latency"))
+            name = f"blocks and channels −{amount:.0%} latency"
+            found.append(Structure("blocks and channels", name, both))
+    if short.size_ratio < 1:
+        share = _amount(short.size_ratio)
+        steps = (_cut(channels, share, "size"),)
+        found.append(Structure("channels by size", f"channels −{share:.0%} size", steps))
+        amount = amount or share
+    ladder = [share for share in _LADDER if share >= amount] or [_LADDER[-1]]
+    for share in ladder:
+        steps = (_cut(channels, share, "macs"),)
+        found.append(Structure("channels by MACs", f"channels −{share:.0%} MACs", steps))
+    return found
+
+
+def _amount(ratio: float) -> float:
+    """Returns the share to cut so that `ratio` is left, with a margin."""
+    return round(1 - _MARGIN * ratio, 3)
+
+
+def _cut(step: PruneChannels | PruneBlocks, amount: float, of: str) -> Technique:
+    made: Technique = type(step)(**{**vars(step), "amount": amount, "of": of})
+    return made

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recovers smaller forms by distillation, and int8 forms by quantization-aware training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from burnish.core.recipe import Recipe
+from burnish.core.task import Samples
+from burnish.core.technique import Technique
+from burnish.optimizing.entries import Entry
+from burnish.optimizing.forms import Form, quantizing
+from burnish.optimizing.pace import Pace, distillation, pace
+from burnish.optimizing.planner import Family, ways
+from burnish.optimizing.screening import faithful
+from burnish.optimizing.search import Search
+from burnish.techniques.quantize.aware import QuantizeAware
+
+_FIDELITY_SAMPLES = 256
+_TRIAL_SHARE = 0.1  # of the time, for each form's first lesson
+
+
+@dataclass(frozen=True)
+class Taught:
+    """A form before it was taught, and afterwards."""
+
+    before: Form
+    after: Form
+
+
+def taught(
+    search: Search, fp32: Entry, forms: Sequence[Form], seconds: float, samples: Samples
+) -> Taught | None:
+    """Returns the form that learns best, distilled and quantized; None, noted, without time.
+
+    Where there are several, each is taught for a tenth of the `seconds`, and the one whose
+    int8 outputs are nearest to those of `fp32` for the rest.
+    """
+    if len(forms) == 1:
+        before = after = forms[0]
+    else:
+        tried = _trials(search, fp32, forms, _TRIAL_SHARE * seconds, samples)
+        if not tried:
+            return None
+        _, before, after = tried[0]
+        seconds -= _TRIAL_SHARE * seconds * len(forms)
+    lesson = _distillation(search, after, seconds, samples)
+    if lesson is None:
+        return None
+    steps = (*after.steps, lesson)
+    fuse, static = quantizing(after.entry)
+    name = f"{after.name} distilled int8"
+    recipes = [(f"{name} {way}", Recipe((*steps, *fuse, step))) for way, step in ways(static)]
+    family = Family(name, tuple(recipes))
+    best = faithful(search, fp32, [(family, replace(after.entry, name=name))], until_share=1.0)
+    return Taught(before, Form(after.name, steps, best[0])) if best else None
+
+
+def _trials(
+    search: Search, fp32: Entry, forms: Sequence[Form], seconds: float, samples: Samples
+) -> list[tuple[float, Form, Form]]:
+    """Returns (error, form, form after a first lesson), the least error first."""
+    tried: list[tuple[float, Form, Form]] = []
+    for form in forms:
+        lesson = _distillation(search, form, seconds, samples)
+        if lesson is None:
+            continue
+        steps = (*form.steps, lesson)
+        fuse, static = quantizing(form.entry)
+        entry = _entry(search, form, f"{form.name} begun int8", Recipe((*steps, *fuse, static)))
+        if entry is not None:
+            error, _ = search.bench.fidelity(entry, fp32, _FIDELITY_SAMPLES)
+            tried.append((error, form, Form(form.name, steps, entry)))
+    tried.sort(key=lambda one: one[0])
+    for error, form, _ in tried[1:]:
+        search.drop(
+            f"{form.name} distilled int8",
+            f"{tried[0][1].name} learned more in as much time: relative squared error "
+            f"{tried[0][0]:.2g} against {error:.2g}",
+        )
+    return tried
+
+
+def aware(search: Search, form: Form, seconds: float, samples: Samples) -> Entry | None:
+    """Returns the form after quantization-aware training; None, noted, without time for it."""
+    fuse, static = quantizing(form.entry)
+    name = f"{form.name} aware int8".strip()
+    fused = search.build(name, Recipe((*form.steps, *fuse)))
+    if fused is None:
+        return None
+    augment = distillation(search.bench.original).augment
+    timed = pace(search.bench, fused.model, QuantizeAware.after(static, augment=augment))
+    lesson = _as_long(search, name, timed, seconds, samples)
+    if lesson is None:
+        return None
+    return _entry(search, form, name, Recipe((*form.steps, *fuse, lesson)))
+
+
+def _distillation(search: Search, form: Form, seconds: float, samples: Samples) -> Technique | None:
+    """Returns the distillation that the seconds allow; None, noted, when they allow none."""
+    float_form = search.build(form.name, Recipe(form.steps))
+    if float_form is None:
+        return None
+    timed = pace(search.bench, float_form.model, distillation(search.bench.original))
+    return _as_long(search, f"{form.name} distilled int8", timed, seconds, samples)
+
+
+def _as_long(
+    search: Search, name: str, timed: Pace, seconds: float, samples: Samples
+) -> Technique | None:
+    lesson = timed.afford(seconds, samples)
+    if lesson is None:
+        search.drop(
+            name,
+            f"it takes {timed.least_s:.0f} s of training at the least, and the budget of "
+            f"{search.budget.total_s:.0f} s leaves {max(seconds, 0):.0f} s: give a larger budget",
+        )
+    return lesson
+
+
+def _entry(search: Search, form: Form, name: str, recipe: Recipe) -> Entry | None:
+    outcome = search.build(name, recipe)
+    if outcome is None:
+        return None
+    return replace(form.entry, name=name, model=outcome.model, recipe=recipe, outcome=outcome)
