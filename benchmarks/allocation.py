@@ -60,6 +60,8 @@ def main() -> None:
     parser.add_argument("--amount", type=float, default=0.5, help="share of the MACs that goes")
     parser.add_argument("--importance", default="taylor", help="of every arm but the random one")
     parser.add_argument("--engine", default="onnxruntime", choices=[e.name for e in installed()])
+    parser.add_argument("--base", type=Path, help="the float network, instead of fine-tuning it")
+    parser.add_argument("--precision", default="auto", help="of training: float32 or bfloat16")
     parser.add_argument("--tune-epochs", type=int, default=15, help="of the float network")
     parser.add_argument("--epochs", type=int, default=5, help="of each arm's recovery")
     parser.add_argument("--budget-s", type=float, default=120, help="seconds for each race")
@@ -74,8 +76,11 @@ def main() -> None:
     task = bn.Task.load(_TASK)
     store = Store(options.store) if options.store else Store.temporary()
     engine = by_name(options.engine)
-    say("fine-tuning the float network")
-    base = tuned(task, Context(task, store), options)
+    if options.base:
+        base = bn.Model.load(options.base)
+    else:
+        say("fine-tuning the float network")
+        base = tuned(task, Context(task, store), options)
     context = Context(task, store, original=base)
     arms = make_arms(base, context, engine, options)
     say("judging")
@@ -99,6 +104,7 @@ def tuned(task: bn.Task, context: Context, options: argparse.Namespace) -> bn.Mo
         learning_rate=0.02,
         weight_decay=5e-4,
         augment=("flip", "crop"),
+        precision=options.precision,
     )
     return technique.apply(model, context).model
 
@@ -152,6 +158,7 @@ def make_arm(
         samples=options.samples,
         learning_rate=2e-3,
         augment=("flip", "crop"),
+        precision=options.precision,
     )
     recovered = recovery.apply(outcome.model, context).model
     return Arm(outcome.model, recovered, int8(recovered, context))
@@ -204,7 +211,8 @@ def table(
     base = judged["uncut"][1]
     print(
         f"### {metric.name} on {base.n} test images; {options.amount:.0%} of the MACs go; "
-        f"{options.epochs} epochs of recovery without labels; {options.importance}\n\n"
+        f"{options.epochs} epochs of {options.samples or 'all'} images to recover, without labels; "
+        f"{options.importance}\n\n"
         f"{machine().cpu_model}, 1 thread; {engine.identity}"
         + ("; a quick run, whose figures mean nothing" if options.quick else "")
         + "\n"

@@ -31,7 +31,7 @@ from burnish.measuring.accuracy import Judged, compare, evaluate
 from burnish.measuring.machine import machine
 from burnish.measuring.timing import Contender, Timed, race
 from burnish.techniques.distill.distill import Distill
-from burnish.techniques.prune.blocks import PruneBlocks
+from burnish.techniques.prune.blocks import PruneBlocks, residual_blocks
 from burnish.techniques.prune.channels import PruneChannels
 from burnish.techniques.train.fine_tune import FineTune
 
@@ -46,7 +46,10 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10, help="of distillation")
     parser.add_argument("--amount", type=float, default=0.5, help="share of the MACs to cut")
     parser.add_argument("--blocks", type=int, default=0, help="whole blocks to cut first")
+    parser.add_argument("--drop", nargs="*", default=[], help="which, by the node that adds")
     parser.add_argument("--importance", default="taylor")
+    parser.add_argument("--precision", default="auto", help="of training: bfloat16 is faster here")
+    parser.add_argument("--soft-weight", type=float, default=0.9, help="of the teacher's answers")
     parser.add_argument("--budget-s", type=float, default=60, help="seconds for each race")
     parser.add_argument("--store", type=Path, help="where finished steps are kept")
     parser.add_argument("--keep", type=Path, help="a folder to keep the ONNX files in")
@@ -73,11 +76,17 @@ def stages(options: argparse.Namespace) -> dict[str, bn.Model]:
         learning_rate=0.02,
         weight_decay=5e-4,
         augment=augment,
+        precision=options.precision,
     )
     start = applied(published, context, tune)
+    if options.keep:
+        start.save(options.keep / "float.onnx")
     context = Context(task, store, 0, Shown(), original=start)
     cuts: list[Technique] = []
-    if options.blocks:
+    if options.drop:
+        others = {block.name for block in residual_blocks(start)} - set(options.drop)
+        cuts.append(PruneBlocks(amount=len(options.drop), keep=tuple(sorted(others))))
+    elif options.blocks:
         cuts.append(PruneBlocks(amount=options.blocks))
     if options.amount:
         cuts.append(PruneChannels(amount=options.amount, importance=options.importance))
@@ -88,6 +97,8 @@ def stages(options: argparse.Namespace) -> dict[str, bn.Model]:
         learning_rate=0.05,
         weight_decay=5e-4,
         augment=augment,
+        soft_weight=options.soft_weight,
+        precision=options.precision,
     )
     taught = applied(cut, context, learn)
     int8 = (bn.Fuse(), bn.QuantizeStatic())

@@ -25,8 +25,16 @@ if TYPE_CHECKING:
     from burnish.engines.deployed import open
     from burnish.optimizing.compare import compare, measure
     from burnish.optimizing.run import optimize
+    from burnish.techniques.distill.distill import Distill
     from burnish.techniques.fuse import Fuse
+    from burnish.techniques.prune.blocks import PruneBlocks
+    from burnish.techniques.prune.channels import PruneChannels
+    from burnish.techniques.prune.schedule import PruneIteratively
+    from burnish.techniques.prune.weights import PruneWeights
+    from burnish.techniques.quantize.aware import QuantizeAware
     from burnish.techniques.quantize.static import QuantizeStatic
+    from burnish.techniques.train.fine_tune import FineTune
+    from burnish.techniques.train.recalibrate import Recalibrate
 
 __version__ = "0.1.0"
 
@@ -44,6 +52,14 @@ _HOME = {
     "Task": "core.task",
     "Fuse": "techniques.fuse",
     "QuantizeStatic": "techniques.quantize.static",
+    "Recalibrate": "techniques.train.recalibrate",
+    "QuantizeAware": "techniques.quantize.aware",
+    "PruneWeights": "techniques.prune.weights",
+    "PruneIteratively": "techniques.prune.schedule",
+    "PruneChannels": "techniques.prune.channels",
+    "PruneBlocks": "techniques.prune.blocks",
+    "FineTune": "techniques.train.fine_tune",
+    "Distill": "techniques.distill.distill",
     "compare": "optimizing.compare",
     "measure": "optimizing.compare",
     "open": "engines.deployed",
@@ -53,13 +69,21 @@ _HOME = {
 __all__ = [
     "Broken",
     "BurnishError",
+    "Distill",
+    "FineTune",
     "Fuse",
     "Goal",
     "Measurement",
     "Missing",
     "Misuse",
     "Model",
+    "PruneBlocks",
+    "PruneChannels",
+    "PruneIteratively",
+    "PruneWeights",
+    "QuantizeAware",
     "QuantizeStatic",
+    "Recalibrate",
     "Recipe",
     "Store",
     "Task",

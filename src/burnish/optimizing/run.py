@@ -31,6 +31,7 @@ from burnish.core.store import Store
 from burnish.core.task import Task
 from burnish.engines.engine import Engine, check, installed
 from burnish.measuring.machine import machine
+from burnish.measuring.own_answers import answered, needs_answers
 from burnish.optimizing.bench import Bench
 from burnish.optimizing.budget import Budget, seconds
 from burnish.optimizing.composing import Stage, compose
@@ -83,6 +84,7 @@ def optimize(
     else:
         families = given(recipes)
     fp32, others, kept = screen(search, entries, families)
+    search.bench = _judging_without_labels(search.bench, fp32)
     eager = []
     if source is not None:
         setting = Setting(max(search.threads))
@@ -97,6 +99,23 @@ def optimize(
         field = _with(field, stages)
         found = finals(search, field)
     return _optimized(search, field, found, stages, command)
+
+
+def _judging_without_labels(bench: Bench, fp32: Entry) -> Bench:
+    """Returns the bench; where the validation data has no labels, the original's answers are."""
+    task = bench.task
+    if task is None or task.validation is None or task.metric is None:
+        return bench
+    if not needs_answers(task.validation, task.metric):
+        return bench
+    with fp32.open() as session:
+        judges = answered(session, task.validation, task.judge(), bench.progress)
+    warning = (
+        f"the validation data has no labels: {task.metric.name} is the share of the original's "
+        "answers that a model gives too"
+    )
+    known = replace(task, validation=judges, warnings=(*task.warnings, warning))
+    return replace(bench, task=known)
 
 
 def _with(field: Field, stages: Sequence[Stage]) -> Field:

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is cut follows from what int8 falls short of."""
+
+from __future__ import annotations
+
+import digits_net
+import pytest
+
+from burnish.core.candidate import Candidate, Setting
+from burnish.core.goal import Goal
+from burnish.core.measurement import Measurement
+from burnish.engines.onnxruntime import OnnxRuntime
+from burnish.optimizing.entries import Entry
+from burnish.optimizing.structures import Shortfall, shortfall, structures
+
+LEAD = Entry("int8", digits_net.network(), OnnxRuntime(), Setting(2))
+
+
+def candidate(**values):
+    measured = {
+        name: Measurement(name, value, "", "lower", value, value, 10)
+        for name, value in values.items()
+    }
+    return Candidate("one", (), "digest", "engine", Setting(), measured)
+
+
+FP32 = candidate(latency=4.0, size=1000, metric=90.0)
+INT8 = candidate(latency=2.0, speedup=2.0, size=300, drop=0.4, memory=50, throughput=100)
+
+
+@pytest.mark.parametrize(
+    ("goal", "missing"),
+    [
+        (Goal(max_drop=0.5), Shortfall()),
+        (Goal(max_drop=0.5, min_speedup=2.0), Shortfall()),
+        (Goal(max_drop=0.5, min_speedup=4.0), Shortfall(latency_ratio=0.5)),
+        (Goal(max_drop=0.5, max_latency_ms=1.0), Shortfall(latency_ratio=0.5)),
+        (Goal(max_drop=0.5, max_latency_ms=1.5, min_speedup=4), Shortfall(latency_ratio=0.5)),
+        (Goal(max_drop=0.5, max_size_ratio=0.15), Shortfall(size_ratio=0.5)),
+        (Goal(max_drop=0.5, max_size_bytes=75), Shortfall(size_ratio=0.25)),
+        (Goal(max_drop=0.5, max_memory_bytes=40), Shortfall(smaller=True)),
+        (Goal(max_drop=0.5, min_throughput=200), Shortfall(smaller=True)),
+        (Goal(max_drop=0.1), Shortfall(drop=True)),
+        (Goal(max_drop="1%"), Shortfall()),
+        (Goal(max_drop=None, objective="size"), Shortfall()),
+    ],
+)
+def test_shortfall_is_by_value(goal, missing):
+    assert shortfall(INT8, FP32, goal) == missing
+
+
+def test_structures_aim_below_what_may_stay():
+    found = structures(Shortfall(latency_ratio=0.8), LEAD)
+    assert [one.kind for one in found] == [
+        "channels by latency",
+        "blocks",
+        "channels by MACs",
+        "channels by MACs",
+        "channels by MACs",
+    ]
+    for one in found[:2]:
+        (step,) = one.steps
+        assert (step.of, step.engine, step.threads) == ("latency", "onnxruntime", 2)
+        assert step.amount == pytest.approx(0.24)
+    assert [one.steps[0].amount for one in found[2:]] == [0.3, 0.5, 0.7]
+    assert len({one.name for one in found}) == len(found)
+
+
+def test_much_is_also_cut_in_blocks_and_channels_together():
+    found = structures(Shortfall(latency_ratio=0.5), LEAD)
+    (both,) = [one for one in found if one.kind == "blocks and channels"]
+    left = 1.0
+    for step in both.steps:
+        left *= 1 - step.amount
+    assert left == pytest.approx(0.475, abs=0.01)
+    assert [one.steps[0].amount for one in found if one.kind == "channels by MACs"] == [0.7]
+
+
+def test_a_size_is_cut_by_size_and_out_of_reach_is_nothing():
+    found = structures(Shortfall(size_ratio=0.6), LEAD)
+    assert found[0].steps[0].of == "size"
+    assert structures(Shortfall(smaller=True), LEAD)
+    assert structures(Shortfall(latency_ratio=0.05), LEAD) == []
