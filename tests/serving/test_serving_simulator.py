@@ -129,6 +129,19 @@ def test_goodput_stands_under_overload(factor: float, spread: float) -> None:
     assert np.average(sizes, weights=sizes * counts) >= 0.7 * 26
 
 
+@pytest.mark.parametrize("timeout_ms", [40.0, 50.0])
+def test_later_arrivals_do_not_make_the_admitted_late(timeout_ms: float) -> None:
+    """Timeouts below twice the batch time: here an admission that predicts with the batch as
+    it stands lets in who is then late."""
+    arrivals = [
+        replace(arrival, timeout_ms=timeout_ms) for arrival in poisson(1.5 * CEILING, 10.0, rng())
+    ]
+    result = served(arrivals, Batching(slo_ms=SLO_MS))
+    assert result.rejections.get(Reason.LATE, 0) <= 0.002 * result.answered
+    assert result.in_slo >= 0.998 * result.answered
+    assert result.goodput_per_s >= 0.5 * CEILING
+
+
 @pytest.mark.parametrize("factor", [1.1, 1.5])
 def test_without_admission_goodput_collapses(factor: float) -> None:
     """So the traffic above is one in which the policy matters."""
