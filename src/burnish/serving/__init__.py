@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a bundle to answers: what a server of models is made of."""
