@@ -51,7 +51,8 @@ def arrays(draw: Any, binary: bool) -> np.ndarray:
     if datatype == "BF16":
         bits = draw(hnp.arrays(np.uint16, shape))
         values = bits.view(ml_dtypes.bfloat16)
-        return values if binary else np.where(np.isfinite(values), values, values.dtype.type(0))
+        finite = (bits & 0x7F80) != 0x7F80
+        return values if binary else np.where(finite, bits, 0).astype(np.uint16).view(values.dtype)
     if datatype.startswith("FP"):
         width = int(datatype[2:])
         floats = st.floats(width=width, allow_nan=binary, allow_infinity=binary)

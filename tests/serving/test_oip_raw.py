@@ -72,3 +72,9 @@ def test_what_leaves_a_choice_is_refused(signature: Signature, batched: bool) ->
     """One input, at most one dimension that varies, and a size that fits."""
     with pytest.raises(Fault):
         decode_raw_request(DATA, signature, batched)
+
+
+def test_a_size_that_does_not_divide() -> None:
+    """The message says what the size of the body has to be a multiple of."""
+    with pytest.raises(Fault, match=r"input 'x': expected a multiple of 16 bytes.*got 24"):
+        decode_raw_request(DATA, model("N", 4), False)

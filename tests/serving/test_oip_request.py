@@ -134,7 +134,7 @@ def test_unknown_datatypes(datatype: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "shape", [None, 2, "2", [-1], [2.0], [True], ["2"], [None], [[2]], [1] * 65]
+    "shape", [None, 2, "2", [-1], [2.0], [True, 2], ["2"], [None], [[2]], [1] * 65]
 )
 def test_bad_shapes(shape: Any) -> None:
     """Request Input: each dimension is a whole number of 0 or more."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from oip_messages import body
@@ -118,6 +119,22 @@ def test_no_nan_in_json(value: float) -> None:
     y = np.array([0, value], np.float32)
     with pytest.raises(Fault, match=r"output 'y': expected finite values.*binary_data true"):
         answer({"y": y})
+    assert answer({"y": y}, parameters={"binary_data_output": True}).buffers[1] == y.tobytes()
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        np.array([0x7F81, 0x3F80], np.uint16).view(ml_dtypes.bfloat16),
+        np.array([0x7C01, 0x3C00], np.uint16).view(np.float16),
+        np.array([0x7F800001, 0x3F800000], np.uint32).view(np.float32),
+    ],
+)
+def test_signalling_nan(y: np.ndarray) -> None:
+    """A NaN of the signalling kind is refused and ranked as any other, without a warning."""
+    with pytest.raises(Fault, match="expected finite values"):
+        answer({"y": y})
+    assert [value.split(b":")[1] for value in classify(y, 2)] == [b"1", b"0"]
     assert answer({"y": y}, parameters={"binary_data_output": True}).buffers[1] == y.tobytes()
 
 

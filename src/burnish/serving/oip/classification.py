@@ -47,8 +47,9 @@ def classify(
 
 def _highest(row: npt.NDArray[Any], count: int) -> list[int]:
     if datatype_of(row.dtype) in FLOATS:
-        wide = row.astype(np.float64)
-        missing = np.isnan(wide)
+        with np.errstate(invalid="ignore"):  # a signalling NaN would warn
+            wide = row.astype(np.float64)
+            missing = np.isnan(wide)
         order = np.lexsort((np.arange(len(row)), np.where(missing, 0, -wide), missing))
     else:
         # Negating would wrap round: sort the reversed row upwards, and read it from the end.

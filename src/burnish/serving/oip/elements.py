@@ -63,10 +63,12 @@ def write_elements(array: npt.NDArray[Any], datatype: str, where: str) -> list[A
     if datatype == BYTES:
         return [_text(value, i, where) for i, value in enumerate(array.ravel().tolist())]
     if datatype in FLOATS:
-        wide = array.astype(np.float32) if datatype == "BF16" else array
-        if not np.isfinite(wide).all():
+        with np.errstate(invalid="ignore"):  # a signalling NaN would warn
+            wide = array.astype(np.float32) if datatype == "BF16" else array
+            finite = np.isfinite(wide)
+        if not finite.all():
             raise Fault(
-                f"{where}: expected finite values, got {wide[~np.isfinite(wide)].flat[0]}, which "
+                f"{where}: expected finite values, got {wide[~finite].flat[0]}, which "
                 "JSON cannot hold: ask for it with binary_data true"
             )
         array = wide
