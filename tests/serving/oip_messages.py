@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arrays of every datatype, and bodies written by hand, for the tests of the protocol."""
+"""Arrays of every datatype, bodies written by hand and what they are refused with."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from burnish.serving.oip.faults import Fault
+from burnish.serving.oip.request import decode_request
 from burnish.serving.oip.tensors import Tensor
 
 DTYPES = {
@@ -77,3 +80,15 @@ def same(left: np.ndarray, right: np.ndarray) -> bool:
     if left.dtype == object:
         return left.ravel().tolist() == right.ravel().tolist()
     return left.tobytes() == right.tobytes()
+
+
+def fault(content: bytes, header_length: Any = None, **options: Any) -> Fault:
+    with pytest.raises(Fault) as caught:
+        decode_request(content, header_length, **options)
+    assert caught.value.status in (400, 413)
+    assert len(str(caught.value)) < 600
+    return caught.value
+
+
+def refused(tensor: dict[str, Any]) -> str:
+    return str(fault(body([tensor])))
