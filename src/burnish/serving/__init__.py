@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Serving a bundle: which requests are let in, and which run together.
+"""Serving a bundle: what requests say, which are let in, and which run together.
 
+oip             the Open Inference Protocol as bytes
 request         what is asked, and the batches that are made of it
 shape_buckets   which shapes run together, and how far each is padded
 latency_model   how long a batch takes: the bundle's table, corrected by what is seen

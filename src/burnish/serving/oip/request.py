@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An inference request: read from the body of a POST, or written for one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from burnish.serving.oip.faults import Fault, shown
+from burnish.serving.oip.framing import (
+    Buffer,
+    Encoded,
+    Limits,
+    Parameter,
+    entries,
+    flag,
+    join,
+    parameters,
+    split,
+    text,
+)
+from burnish.serving.oip.tensors import Tensor, read_tensors, refuse_shared_memory, write_tensors
+
+_ALL_BINARY = "binary_data_output"
+_BINARY = "binary_data"
+_CLASSIFICATION = "classification"
+
+
+@dataclass(frozen=True)
+class RequestedOutput:
+    """An output that is asked for: as binary or JSON, as it is or as its top classes.
+
+    parameters: those given with this output, the ones above among them.
+    """
+
+    name: str
+    binary: bool = False
+    classification: int | None = None
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class InferRequest:
+    """What is asked of a model; empty `outputs` mean all, in the form of `binary_outputs`."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[RequestedOutput, ...] = ()
+    id: str | None = None
+    binary_outputs: bool = False
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+    def wanted(self, names: tuple[str, ...]) -> tuple[RequestedOutput, ...]:
+        """Returns what to answer with, of the outputs that the model has.
+
+        Raises `Fault` for an output that it has not.
+        """
+        if not self.outputs:
+            return tuple(RequestedOutput(name, self.binary_outputs) for name in names)
+        for output in self.outputs:
+            if output.name not in names:
+                raise Fault(
+                    f"output {shown(output.name)} is unknown: the model has {', '.join(names)}"
+                )
+        return self.outputs
+
+
+_NO_LIMITS_GIVEN = Limits()
+
+
+def decode_request(
+    body: Buffer,
+    header_length: str | bytes | int | None = None,
+    limits: Limits = _NO_LIMITS_GIVEN,
+) -> InferRequest:
+    """Returns the request in a body; binary tensors are views of it, so it must not change.
+
+    header_length: the value of the header Inference-Header-Content-Length, None without it.
+    Raises `Fault` (400, or 413 beyond `limits`) for whatever is wrong, and nothing else.
+
+    >>> request = decode_request(
+    ...     b'{"inputs": [{"name": "x", "shape": [2], "datatype": "FP32", "data": [1, 2.5]}]}'
+    ... )
+    >>> request.inputs[0].array
+    array([1. , 2.5], dtype=float32)
+    """
+    document, sections = split(body, header_length, limits)
+    own = parameters(document.get("parameters"), "the request")
+    binary_outputs = flag(own, _ALL_BINARY, False, "the request")
+    listed = document.get("outputs")
+    outputs = entries(listed, "output", limits) if listed is not None else []
+    identifier = document.get("id")
+    if "inputs" not in document:
+        raise Fault("the request has no inputs: expected an array of tensors")
+    return InferRequest(
+        inputs=read_tensors(document["inputs"], "input", sections, limits),
+        outputs=tuple(_output(entry, binary_outputs) for entry in outputs),
+        id=None if identifier is None else text(identifier, "id"),
+        binary_outputs=binary_outputs,
+        parameters=own,
+    )
+
+
+def encode_request(request: InferRequest) -> Encoded:
+    """Returns the body and headers of a request; `decode_request` is its inverse."""
+    inputs, sections = write_tensors(request.inputs, "input")
+    document: dict[str, Any] = {} if request.id is None else {"id": request.id}
+    own = dict(request.parameters)
+    if request.binary_outputs:
+        own[_ALL_BINARY] = True
+    if own:
+        document["parameters"] = own
+    document["inputs"] = inputs
+    if request.outputs:
+        document["outputs"] = [_listed(output) for output in request.outputs]
+    return join(document, sections)
+
+
+def _output(entry: dict[str, Any], binary: bool) -> RequestedOutput:
+    where = f"output {shown(entry['name'])}"
+    own = parameters(entry.get("parameters"), where)
+    refuse_shared_memory(own, where)
+    count = own.get(_CLASSIFICATION)
+    if count is not None and (type(count) is not int or count < 1):
+        raise Fault(
+            f"{where}: expected a classification that is a whole number of 1 or more, "
+            f"got {shown(count)}"
+        )
+    return RequestedOutput(entry["name"], flag(own, _BINARY, binary, where), count, own)
+
+
+def _listed(output: RequestedOutput) -> dict[str, Any]:
+    own = dict(output.parameters) | {_BINARY: output.binary}
+    if output.classification is not None:
+        own[_CLASSIFICATION] = output.classification
+    return {"name": output.name, "parameters": own}

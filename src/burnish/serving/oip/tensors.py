@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A named tensor in a message: as JSON, or as JSON that says how many bytes it has behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy.typing as npt
+
+from burnish.serving.oip.binary import read_binary, write_binary
+from burnish.serving.oip.datatypes import checked_shape, datatype_of, dtype_of
+from burnish.serving.oip.elements import read_elements, write_elements
+from burnish.serving.oip.faults import Fault, shown
+from burnish.serving.oip.framing import Limits, Parameter, Sections, entries, parameters
+
+SIZE = "binary_data_size"
+_SHARED_MEMORY = "shared_memory_region"
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """An input or output with its data; `binary` is how it came or is to be sent."""
+
+    name: str
+    array: npt.NDArray[Any]
+    binary: bool = False
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+    @property
+    def datatype(self) -> str:
+        """The protocol's name for the array's dtype."""
+        return datatype_of(self.array.dtype, f"tensor {self.name!r}")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The array's."""
+        return self.array.shape
+
+
+def read_tensors(
+    value: object, what: str, sections: Sections, limits: Limits
+) -> tuple[Tensor, ...]:
+    """Returns the tensors of a list in a message, and takes their bytes from `sections`."""
+    tensors = tuple(_read(entry, what, sections) for entry in entries(value, what, limits))
+    sections.finish()
+    return tensors
+
+
+def write_tensors(
+    tensors: Iterable[Tensor], what: str
+) -> tuple[list[dict[str, Any]], list[memoryview] | None]:
+    """Returns the list for the JSON, and the bytes behind it (None when none is binary)."""
+    listed, sections = [], []
+    for tensor in tensors:
+        where = f"{what} {tensor.name!r}"
+        own = {key: value for key, value in tensor.parameters.items() if key != SIZE}
+        entry: dict[str, Any] = {
+            "name": tensor.name,
+            "shape": list(tensor.shape),
+            "datatype": tensor.datatype,
+        }
+        if tensor.binary:
+            sections.append(write_binary(tensor.array, tensor.datatype, where))
+            own[SIZE] = len(sections[-1])
+        else:
+            entry["data"] = write_elements(tensor.array, tensor.datatype, where)
+        if own:
+            entry["parameters"] = own
+        listed.append(entry)
+    return listed, sections or None
+
+
+def refuse_shared_memory(own: Mapping[str, Parameter], where: str) -> None:
+    """Raises `Fault` where a tensor is said to lie in memory that we do not share."""
+    if _SHARED_MEMORY in own:
+        raise Fault(f"{where}: shared memory is not supported: send the data in the body")
+
+
+def _read(entry: dict[str, Any], what: str, sections: Sections) -> Tensor:
+    where = f"{what} {shown(entry['name'])}"
+    datatype = entry.get("datatype")
+    dtype_of(datatype, where)
+    shape = checked_shape(entry.get("shape"), str(datatype), where)
+    own = parameters(entry.get("parameters"), where)
+    refuse_shared_memory(own, where)
+    if SIZE in own:
+        if "data" in entry:
+            raise Fault(f"{where}: expected data or {SIZE}, got both")
+        array = read_binary(sections.take(own[SIZE], where), str(datatype), shape, where)
+    elif "data" in entry:
+        array = read_elements(entry["data"], str(datatype), shape, where)
+    else:
+        raise Fault(f"{where}: expected data or the parameter {SIZE}, got neither")
+    return Tensor(entry["name"], array, SIZE in own, own)
