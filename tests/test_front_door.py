@@ -9,9 +9,10 @@ import sys
 import burnish
 
 EXPORTED = [
-    "Broken", "BurnishError", "Fuse", "Goal", "Measurement", "Missing", "Misuse", "Model",
-    "QuantizeStatic", "Recipe", "Store", "Task", "Unsupported", "__version__", "compare",
-    "measure", "open", "optimize",
+    "Broken", "BurnishError", "Distill", "FineTune", "Fuse", "Goal", "Measurement", "Missing",
+    "Misuse", "Model", "PruneBlocks", "PruneChannels", "PruneIteratively", "PruneWeights",
+    "QuantizeAware", "QuantizeStatic", "Recalibrate", "Recipe", "Store", "Task", "Unsupported",
+    "__version__", "compare", "measure", "open", "optimize",
 ]  # fmt: skip
 
 HEAVY = [

@@ -25,7 +25,7 @@ from burnish.data.metrics import metric
 from burnish.data.samples import ArraySamples
 from burnish.engines.engine import Engine
 from burnish.engines.onnxruntime import OnnxRuntime
-from burnish.optimizing import bench, entries, run
+from burnish.optimizing import bench, entries, finals, run
 from burnish.optimizing.result import Result
 from burnish.techniques.fuse import Fuse
 from burnish.techniques.quantize.static import QuantizeStatic
@@ -133,12 +133,12 @@ def test_that_other_programs_ran_is_said(done):
     timed = done.first.result.fp32
     row = bench.Timed(timed.name, timed.measured["latency"])
     rows = [replace(row, waited_ratio=ratio) for ratio in (0.02, 0.11, 0.2)]
-    (warning,) = run._disturbance(rows)
+    (warning,) = finals._disturbance(rows)
     assert "other programs were running" in warning
     assert "11 %" in warning
-    assert run._disturbance(rows[:1]) == []
+    assert finals._disturbance(rows[:1]) == []
     failed = replace(row, waited_ratio=0.9, failed="broke down")
-    assert run._disturbance([rows[0], failed]) == []
+    assert finals._disturbance([rows[0], failed]) == []
 
 
 @pytest.mark.slow
