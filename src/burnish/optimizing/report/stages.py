@@ -37,7 +37,7 @@ def _row(result: Result, added: str, one: Candidate) -> StageRow:
     return StageRow(
         added=added,
         name=names.printable(one.name),
-        engine=f"{names.engine(one)}, {names.setting(one)}",
+        engine=names.setting(one),
         macs=_count(one, "macs"),
         parameters=_count(one, "parameters"),
         size=size_cell(result, one, share=not baseline),
