@@ -84,6 +84,7 @@ def test_what_each_stage_gave_is_told(composed):
     assert cut.measured["size"].value < quantized.measured["size"].value
     assert cut.detail["macs"] < quantized.detail["macs"] == baseline.detail["macs"]
     assert taught.measured["drop"].value < cut.measured["drop"].value
+    assert cut.status == "not met"
     assert "+ distillation" in done.table()
     assert "Stage by stage" in markdown(done.result)
     assert "Stage by stage" in html(done.result)

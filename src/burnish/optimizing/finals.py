@@ -110,7 +110,11 @@ def finals(search: Search, field: Field) -> Finals:
         baselines=tuple(c for e in before if (c := base if e is fp32 else candidate(e))),
         rows=tuple(rows),
         kept=tuple(order(kept, search.goal)),
-        shown=tuple((entry, made) for entry in shown if (made := candidate(entry)) is not None),
+        shown=tuple(
+            (entry, judged(made, base, search.goal))
+            for entry in shown
+            if (made := candidate(entry)) is not None
+        ),
         best=best,
         status=status,
         passed=passed,
