@@ -133,7 +133,7 @@ class Bench:
 
         return Judged.load(self.store.folder("judged", key, make) / "judged.npz")
 
-    def fidelity(self, entry: Entry, reference: Entry, samples: int) -> tuple[float, float]:
+    def fidelity(self, entry: Entry, reference: Entry, samples: int = 256) -> tuple[float, float]:
         """Returns how far the entry's outputs are from the reference's, without labels.
 
         The first figure is the mean squared difference over the reference's variance (0 is

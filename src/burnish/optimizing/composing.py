@@ -20,7 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from burnish.core.candidate import Candidate
-from burnish.core.errors import BurnishError
+from burnish.core.errors import Missing
 from burnish.core.task import Samples
 from burnish.core.technique import Technique
 from burnish.measuring.accuracy import compare
@@ -68,7 +68,9 @@ def compose(search: Search, fp32: Entry, found: Finals, finals_s: float) -> list
     if samples is None:
         return []
     stages = [Stage("quantization", lead)]
-    forms = pruned(search, fp32, lead, short) if short.structural else [Form("", (), lead)]
+    forms = (
+        pruned(search, fp32, found.fp32, lead, short) if short.structural else [Form("", (), lead)]
+    )
     if not forms:
         return []
     seconds = search.bench.remember(
@@ -86,7 +88,9 @@ def compose(search: Search, fp32: Entry, found: Finals, finals_s: float) -> list
         if not _too_low(search, fp32, last.entry):
             return stages
     trained = aware(search, last, seconds, samples)
-    return [*stages, Stage("quantization-aware training", trained)] if trained else stages
+    if trained is not None:
+        stages.append(Stage("quantization-aware training", trained))
+    return stages if len(stages) > 1 else []
 
 
 def _last(entry: Entry) -> Technique | None:
@@ -103,7 +107,7 @@ def _samples(search: Search) -> Samples | None:
         return None
     try:
         need_torch("training")
-    except BurnishError as error:
+    except Missing as error:
         search.drop("training", str(error))
         return None
     return task.training

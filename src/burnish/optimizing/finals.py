@@ -25,9 +25,9 @@ _DISTURBED = 0.05  # of the time measured that threads waited for a core
 class Finals:
     """What came of the finals.
 
-    `rows`: each contender with its measurements and verdicts. `kept`: those that lead, with
-    their resources, best objective first. `shown`: entries that were measured alike, but
-    are no contenders. `passed`: what was passed over here, and why.
+    `rows`: each contender with its measurements and verdicts. `kept`: those that lead, which
+    have their resources measured too, best objective first. `shown`: entries that were
+    measured alike, but are no contenders. `passed`: what was passed over here, and why.
     """
 
     fp32: Candidate
@@ -94,15 +94,17 @@ def finals(search: Search, field: Field) -> Finals:
         if (made := candidate(entry)) is not None
     ]
     kept = []
-    for entry, made in rows:
+    for number, (entry, made) in enumerate(rows):
         if leads(made, [other for _, other in rows], search.goal):
             kept.append(judged(with_resources(bench, made, entry), base, search.goal))
+            rows[number] = (entry, kept[-1])
         else:
             search.drop(
                 f"{made.name} on {made.engine}", "another candidate is at least as good in all"
             )
     best, status = choose(kept, base, search.goal)
     before = [*field.eager, fp32, *field.others]
+    # Kept apart: where something is trained, these finals give way to the next ones.
     passed = tuple(search.passed[mark:])
     del search.passed[mark:]
     return Finals(

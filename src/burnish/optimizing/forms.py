@@ -6,15 +6,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from burnish.core.candidate import Candidate
 from burnish.core.recipe import Recipe
 from burnish.core.technique import Technique
+from burnish.optimizing.candidates import make_candidate, with_resources
 from burnish.optimizing.entries import Entry, entries_of
 from burnish.optimizing.search import Search
-from burnish.optimizing.structures import Shortfall, Structure, structures
+from burnish.optimizing.structures import Shortfall, Structure, shortfall, structures
 from burnish.techniques.fuse import Fuse
 from burnish.techniques.quantize.static import QuantizeStatic
 
-_GAIN = 1.1  # a structure that meets no limit goes on when it is this much nearer to it
+_GAIN = 1.1  # a structure that is not enough goes on when it comes this much nearer
 
 
 @dataclass(frozen=True)
@@ -35,45 +37,44 @@ def quantizing(entry: Entry) -> tuple[tuple[Fuse, ...], QuantizeStatic]:
     return tuple(one for one in steps if isinstance(one, Fuse)), static
 
 
-def pruned(search: Search, fp32: Entry, lead: Entry, short: Shortfall) -> list[Form]:
+def pruned(
+    search: Search, fp32: Entry, base: Candidate, lead: Entry, short: Shortfall
+) -> list[Form]:
     """Returns of each kind of structure the gentlest that is fast and small enough.
 
-    `lead` is the int8 model that falls `short`. Where no structure is enough, it is the one
-    that comes nearest, if it is much nearer than `lead` itself.
+    `base` is what was measured of `fp32`, and `lead` the int8 model that falls `short`.
+    Where no structure is enough, it is the one that comes nearest, if it is much nearer than
+    `lead` itself.
     """
     proposed = structures(short, lead)
     if not proposed:
-        left = min(short.latency_ratio, short.size_ratio)
-        reason = f"the goal leaves {left:.0%} of what int8 takes, which pruning does not reach"
-        search.drop("pruning", reason)
+        search.drop("pruning", f"the goal leaves {short.words} of int8: that is out of its reach")
         return []
     built = [one for structure in proposed for one in _built(search, lead, structure)]
-    if not built:
-        return []
     every = {entry.key: entry for _, entry in built}
-    timed = search.race("structures", [fp32, lead, *every.values()], lead.key, 0.1)
+    timed = search.race("structures", [fp32, lead, *every.values()], fp32.key, 0.1)
     running = [one for one in built if timed[one[1].key].failed is None]
     fastest: dict[str, tuple[Structure, Entry]] = {}
     for structure, entry in sorted(running, key=lambda one: timed[one[1].key].latency.value):
         fastest.setdefault(structure.name, (structure, entry))
-    enough: dict[str, tuple[float, Form]] = {}
+    enough: dict[str, Form] = {}
     near: list[tuple[float, Form]] = []
-    for structure, entry in fastest.values():
+    for structure, entry in reversed(fastest.values()):  # the slowest, which is the gentlest, first
+        made = make_candidate(entry, timed[entry.key], fp32, {}, None)
+        if short.smaller:
+            made = with_resources(search.bench, made, entry)
+        missing = shortfall(made, base, search.goal)
         form = Form(structure.name, structure.steps, entry)
-        latency_ratio = timed[entry.key].latency.value / timed[lead.key].latency.value
-        size_ratio = entry.model.size_bytes / lead.model.size_bytes
-        over = max(latency_ratio / short.latency_ratio, size_ratio / short.size_ratio)
-        near.append((over, form))
-        if over > 1:
-            stays = f"{latency_ratio:.0%} of the latency and {size_ratio:.0%} of the size of int8"
-            search.drop(entry.name, f"it leaves {stays}, which is too much")
-        elif structure.kind not in enough or over > enough[structure.kind][0]:
-            enough[structure.kind] = (over, form)
+        near.append((missing.left, form))
+        if not missing.structural:
+            enough.setdefault(structure.kind, form)
+        else:
+            search.drop(entry.name, f"still too much: the goal leaves {missing.words} of it")
     if enough:
-        return [form for _, form in enough.values()]
-    over, form = min(near, key=lambda one: one[0])
-    if over * _GAIN <= max(1 / short.latency_ratio, 1 / short.size_ratio):
-        return [form]
+        return list(enough.values())
+    left, nearest = max(near, key=lambda one: one[0], default=(0.0, None))
+    if nearest is not None and left >= _GAIN * short.left:
+        return [nearest]
     search.drop("training", "no smaller structure comes near enough to the goal")
     return []
 
@@ -86,9 +87,8 @@ def _built(search: Search, lead: Entry, structure: Structure) -> Iterator[tuple[
     if outcome is None:
         return
     if outcome.model.digest == lead.model.digest:
-        search.drop(
-            name, "; ".join(["nothing was cut", *(str(one.reason) for one in outcome.skipped[:1])])
-        )
+        why = [one.reason for one in outcome.skipped[:1]]
+        search.drop(name, "; ".join(["nothing was cut", *why]))
         return
     entries, reasons = entries_of(
         name, outcome.model, [lead.engine], search.threads, recipe, outcome

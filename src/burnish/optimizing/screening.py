@@ -16,7 +16,6 @@ from burnish.techniques.fuse import Fuse
 
 _CONTENDERS = 4
 _FAMILIES = 3
-_FIDELITY_SAMPLES = 256
 _SCREENING_SHARE = 0.5  # of the budget, after which no further recipe is tried
 _SLOWER_RATIO = 1.3  # a family this much slower than the fastest is dropped in screening
 
@@ -149,7 +148,7 @@ def faithful(
         if len(kept[rank][0].recipes) > 1:
             search.bench.progress(f"comparing {name} with the original", 0, 0)
             try:
-                error, agreement = search.bench.fidelity(entry, fp32, _FIDELITY_SAMPLES)
+                error, agreement = search.bench.fidelity(entry, fp32)
             except Unsupported as failure:
                 search.drop(place, str(failure))
                 continue

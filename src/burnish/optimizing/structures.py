@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from burnish.core.candidate import Candidate
 from burnish.core.goal import Goal
@@ -38,6 +38,18 @@ class Shortfall:
     def structural(self) -> bool:
         """Whether the network itself must become smaller."""
         return self.latency_ratio < 1 or self.size_ratio < 1 or self.smaller
+
+    @property
+    def left(self) -> float:
+        """The share that may stay, of the latency or the size, whichever is less."""
+        return min(self.latency_ratio, self.size_ratio)
+
+    @property
+    def words(self) -> str:
+        """What may stay: "80 % of the latency"."""
+        shares = {"latency": self.latency_ratio, "size": self.size_ratio}
+        said = [f"{100 * ratio:.0f} % of the {of}" for of, ratio in shares.items() if ratio < 1]
+        return " and ".join([*said, *(["less memory or time"] if self.smaller else [])])
 
 
 def shortfall(candidate: Candidate, fp32: Candidate, goal: Goal) -> Shortfall:
@@ -80,7 +92,7 @@ def structures(short: Shortfall, lead: Entry) -> list[Structure]:
 
     Empty where no more than a tenth of its latency or size may stay.
     """
-    if min(short.latency_ratio, short.size_ratio) < _LEAST_LEFT:
+    if short.left < _LEAST_LEFT:
         return []
     engine, threads = lead.engine.name, lead.setting.threads
     channels = PruneChannels(importance="taylor", engine=engine, threads=threads, seconds=8.0)
@@ -89,32 +101,32 @@ def structures(short: Shortfall, lead: Entry) -> list[Structure]:
     amount = 0.0
     if short.latency_ratio < 1:
         amount = _amount(short.latency_ratio)
-        steps = (_cut(channels, amount, "latency"),)
-        found.append(Structure("channels by latency", f"channels −{amount:.0%} latency", steps))
-        out = (_cut(blocks, amount, "latency"),)
-        found.append(Structure("blocks", f"blocks −{amount:.0%} latency", out))
+        steps = (replace(channels, amount=amount, of="latency"),)
+        found.append(
+            Structure("channels by latency", f"channels −{100 * amount:.0f} % latency", steps)
+        )
+        out = (replace(blocks, amount=amount, of="latency"),)
+        found.append(Structure("blocks", f"blocks −{100 * amount:.0f} % latency", out))
         if amount >= _BLOCKS_TOO:
             half = round(1 - (1 - amount) ** 0.5, 3)
-            both = (_cut(blocks, half, "latency"), _cut(channels, half, "latency"))
-            name = f"blocks and channels −{amount:.0%} latency"
+            both = (
+                replace(blocks, amount=half, of="latency"),
+                replace(channels, amount=half, of="latency"),
+            )
+            name = f"blocks and channels −{100 * amount:.0f} % latency"
             found.append(Structure("blocks and channels", name, both))
     if short.size_ratio < 1:
         share = _amount(short.size_ratio)
-        steps = (_cut(channels, share, "size"),)
-        found.append(Structure("channels by size", f"channels −{share:.0%} size", steps))
+        steps = (replace(channels, amount=share, of="size"),)
+        found.append(Structure("channels by size", f"channels −{100 * share:.0f} % size", steps))
         amount = amount or share
     ladder = [share for share in _LADDER if share >= amount] or [_LADDER[-1]]
     for share in ladder:
-        steps = (_cut(channels, share, "macs"),)
-        found.append(Structure("channels by MACs", f"channels −{share:.0%} MACs", steps))
+        steps = (replace(channels, amount=share, of="macs"),)
+        found.append(Structure("channels by MACs", f"channels −{100 * share:.0f} % MACs", steps))
     return found
 
 
 def _amount(ratio: float) -> float:
     """Returns the share to cut so that `ratio` is left, with a margin."""
     return round(1 - _MARGIN * ratio, 3)
-
-
-def _cut(step: PruneChannels | PruneBlocks, amount: float, of: str) -> Technique:
-    made: Technique = type(step)(**{**vars(step), "amount": amount, "of": of})
-    return made

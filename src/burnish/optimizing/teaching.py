@@ -6,18 +6,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from burnish.core.errors import BurnishError, Unsupported
+from burnish.core.model import Model
 from burnish.core.recipe import Recipe
 from burnish.core.task import Samples
 from burnish.core.technique import Technique
 from burnish.optimizing.entries import Entry
 from burnish.optimizing.forms import Form, quantizing
-from burnish.optimizing.pace import Pace, distillation, pace
+from burnish.optimizing.pace import Lesson, distillation, pace
 from burnish.optimizing.planner import Family, ways
 from burnish.optimizing.screening import faithful
 from burnish.optimizing.search import Search
 from burnish.techniques.quantize.aware import QuantizeAware
 
-_FIDELITY_SAMPLES = 256
 _TRIAL_SHARE = 0.1  # of the time, for each form's first lesson
 
 
@@ -68,10 +69,16 @@ def _trials(
             continue
         steps = (*form.steps, lesson)
         fuse, static = quantizing(form.entry)
-        entry = _entry(search, form, f"{form.name} begun int8", Recipe((*steps, *fuse, static)))
-        if entry is not None:
-            error, _ = search.bench.fidelity(entry, fp32, _FIDELITY_SAMPLES)
-            tried.append((error, form, Form(form.name, steps, entry)))
+        name = f"{form.name} begun int8"
+        entry = _entry(search, form, name, Recipe((*steps, *fuse, static)))
+        if entry is None:
+            continue
+        try:
+            error, _ = search.bench.fidelity(entry, fp32)
+        except Unsupported as failure:
+            search.drop(name, str(failure))
+            continue
+        tried.append((error, form, Form(form.name, steps, entry)))
     tried.sort(key=lambda one: one[0])
     for error, form, _ in tried[1:]:
         search.drop(
@@ -90,8 +97,8 @@ def aware(search: Search, form: Form, seconds: float, samples: Samples) -> Entry
     if fused is None:
         return None
     augment = distillation(search.bench.original).augment
-    timed = pace(search.bench, fused.model, QuantizeAware.after(static, augment=augment))
-    lesson = _as_long(search, name, timed, seconds, samples)
+    untimed = QuantizeAware.after(static, augment=augment)
+    lesson = _as_long(search, name, fused.model, untimed, seconds, samples)
     if lesson is None:
         return None
     return _entry(search, form, name, Recipe((*form.steps, *fuse, lesson)))
@@ -102,21 +109,28 @@ def _distillation(search: Search, form: Form, seconds: float, samples: Samples) 
     float_form = search.build(form.name, Recipe(form.steps))
     if float_form is None:
         return None
-    timed = pace(search.bench, float_form.model, distillation(search.bench.original))
-    return _as_long(search, f"{form.name} distilled int8", timed, seconds, samples)
+    untimed = distillation(search.bench.original)
+    name = f"{form.name} distilled int8"
+    return _as_long(search, name, float_form.model, untimed, seconds, samples)
 
 
 def _as_long(
-    search: Search, name: str, timed: Pace, seconds: float, samples: Samples
+    search: Search, name: str, model: Model, lesson: Lesson, seconds: float, samples: Samples
 ) -> Technique | None:
-    lesson = timed.afford(seconds, samples)
-    if lesson is None:
+    """Returns the lesson made as long as the seconds allow at the pace of this model."""
+    try:
+        timed = pace(search.bench, model, lesson)
+    except BurnishError as error:  # what cannot be trained must not cost what int8 gave
+        search.drop(name, str(error))
+        return None
+    made = timed.afford(seconds, samples)
+    if made is None:
         search.drop(
             name,
             f"it takes {timed.least_s:.0f} s of training at the least, and the budget of "
             f"{search.budget.total_s:.0f} s leaves {max(seconds, 0):.0f} s: give a larger budget",
         )
-    return lesson
+    return made
 
 
 def _entry(search: Search, form: Form, name: str, recipe: Recipe) -> Entry | None:
