@@ -160,3 +160,16 @@ def test_without_labels_the_originals_answers_judge(tmp_path):
     assert done.status == "met"
     assert drop.value == pytest.approx(100 - agreement.value)
     assert np.isfinite(drop.high)
+
+
+def test_a_limit_on_memory_that_int8_misses_is_seen(tmp_path):
+    done = optimize(
+        digits_net.network(),
+        trainable(),
+        Goal(max_drop=None, max_memory_bytes=1_000_000, objective="memory"),
+        budget=4,
+        engines=[OnnxRuntime()],
+        store=Store(tmp_path),
+    )
+    assert done.status == "not met"
+    assert any("less memory" in one.reason for one in done.result.passed_over)
