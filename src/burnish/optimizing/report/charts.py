@@ -200,7 +200,8 @@ def _line(row: Row) -> _Line:
     best: dict[float, tuple[float, float, float, float]] = {}
     for one in row.candidate.detail.get("throughput", ()):
         batch, rate = float(one["batch_size"]), float(one["samples_per_s"])
-        low, high = float(one.get("low", rate)), float(one.get("high", rate))
+        # An end that is not known, of a single call, is None.
+        low, high = (rate if (end := one.get(key)) is None else end for key in ("low", "high"))
         usable = batch > 0 and all(map(math.isfinite, (rate, low, high)))
         if usable and (batch not in best or rate > best[batch][1]):
             best[batch] = (batch, rate, low, high)
