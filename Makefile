@@ -7,12 +7,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-EXTRAS := openvino,train,parquet,demo,dev
+EXTRAS := openvino,train,serve,parquet,demo,dev
 BENCH := .venv-bench
 NNCF := nncf==3.4.0
 PIP := -m pip --disable-pip-version-check
 
-.PHONY: demo test test-slow check format docs bench-env clean
+.PHONY: demo test test-slow check format docs proto bench-env clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/digits/demo.py
@@ -36,6 +36,9 @@ format: $(INSTALLED)
 docs: $(INSTALLED)
 	$(BIN)/python docs/make_pages.py
 	$(BIN)/python docs/make_lift_coverage.py
+
+proto: $(INSTALLED)
+	$(BIN)/python -m burnish.serving.grpc_service.generate
 
 # NNCF pins versions of its own, so it lives apart; only benchmarks/quantization.py uses it.
 bench-env: $(INSTALLED) $(BENCH)/.installed

@@ -46,6 +46,7 @@ def main() -> None:
     """Runs the stages that the arguments ask for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--network", choices=("resnet20", "resnet56"), default="resnet20")
+    parser.add_argument("--base", type=Path, help="the float network that a run before has kept")
     parser.add_argument("--tune-epochs", type=int, default=6)
     parser.add_argument("--teacher", choices=("resnet56",), help="what teaches; the baseline if not")
     parser.add_argument("--teacher-epochs", type=int, default=6)
@@ -56,6 +57,7 @@ def main() -> None:
     parser.add_argument("--drop", nargs="*", default=[], help="which, by the node that adds")
     parser.add_argument("--importance", default="taylor")
     parser.add_argument("--precision", default="auto", help="of training: bfloat16 is faster here")
+    parser.add_argument("--compiled", action="store_true", help="distil with a compiled network")
     parser.add_argument("--soft-weight", type=float, default=0.9, help="of the teacher's answers")
     parser.add_argument("--budget-s", type=float, default=60, help="seconds for each race")
     parser.add_argument("--store", type=Path, help="where finished steps are kept")
@@ -73,7 +75,10 @@ def stages(options: argparse.Namespace) -> dict[str, bn.Model]:
     task = bn.Task.load(networks.EXAMPLES / "cifar10/jpeg.toml")
     store = bn.Store(options.store) if options.store else None
     context = Context(task, store, 0, Shown())
-    start = tuned(options.network, options.tune_epochs, context, options)
+    if options.base:
+        start = bn.Model.load(options.base)
+    else:
+        start = tuned(options.network, options.tune_epochs, context, options)
     if options.keep:
         start.save(options.keep / "float.onnx")
     context = Context(task, store, 0, Shown(), original=start)
@@ -89,9 +94,11 @@ def stages(options: argparse.Namespace) -> dict[str, bn.Model]:
     int8 = (bn.Fuse(), bn.QuantizeStatic())
     teachers: tuple[str, ...] = ()
     if options.teacher:
-        large = tuned(options.teacher, options.teacher_epochs, context, options)
-        file = Path(tempfile.mkdtemp()) / f"{options.teacher}.onnx"
-        teachers = (str(applied(large, context, *int8).save(file)),)
+        file = (options.keep or Path(tempfile.mkdtemp())) / f"{options.teacher}_int8.onnx"
+        if not options.keep or not file.is_file():
+            large = tuned(options.teacher, options.teacher_epochs, context, options)
+            applied(large, context, *int8).save(file)
+        teachers = (str(file),)
     learn = Distill(
         teachers=teachers,
         teacher_engine="openvino" if teachers else "",
@@ -102,6 +109,7 @@ def stages(options: argparse.Namespace) -> dict[str, bn.Model]:
         augment=AUGMENT,
         soft_weight=options.soft_weight,
         precision=options.precision,
+        compiled=options.compiled,
     )
     taught = applied(cut, context, learn)
     return {

@@ -51,6 +51,21 @@ def latency(text: str) -> dict[str, float]:
     return {"max_latency_ms": _above_0(value * _MS[unit], text)}
 
 
+def milliseconds(text: str) -> float:
+    """Returns a time in milliseconds.
+
+    >>> milliseconds("50ms"), milliseconds("0.1 s")
+    (50.0, 100.0)
+
+    Raises `Misuse` for anything else, a number without a unit included.
+    """
+    expected = 'a time as "50ms" (us, ms, s)'
+    value, unit = _parts(text, expected)
+    if unit not in _MS:
+        raise _wrong(text, expected)
+    return _above_0(value * _MS[unit], text)
+
+
 def size(text: str) -> dict[str, float]:
     """Returns the Goal's field for a file size: bytes, or a share of the original's.
 

@@ -89,7 +89,7 @@ class DeployedSession(Session):
             ready = []
             for position, raw in enumerate(samples[start : start + chunk], start):
                 try:
-                    ready.append(self._preprocessing(_read(raw)))
+                    ready.append(self.prepare(_read(raw)))
                 except Misuse as error:
                     raise Misuse(f"sample {position}: {error}") from error
             for same in _runs_of_one_shape(ready):
@@ -97,7 +97,7 @@ class DeployedSession(Session):
                     {name: np.stack([one[name] for one in same]) for name in same[0]}
                 )
                 for place in range(len(same)):
-                    yield self._prediction({name: all_[place] for name, all_ in outputs.items()})
+                    yield self.prediction({name: all_[place] for name, all_ in outputs.items()})
 
     def _chunk(self) -> int:
         """Returns how many samples go in one run: 1 where the model's batch size is fixed."""
@@ -127,7 +127,12 @@ class DeployedSession(Session):
             arrays[spec.name] = value if is_array else np.asarray(value, spec.dtype)
         return arrays
 
-    def _prediction(self, outputs: dict[str, NDArray[Any]]) -> Prediction:
+    def prepare(self, raw: Any) -> Mapping[str, NDArray[Any]]:
+        """Returns the model's inputs for one raw sample, without the batch axis; no path is read."""
+        return self._preprocessing(raw)
+
+    def prediction(self, outputs: Mapping[str, NDArray[Any]]) -> Prediction:
+        """Returns what outputs for one sample, without the batch axis, say."""
         n = len(self.classes)
         fitting = [
             array
@@ -142,8 +147,8 @@ class DeployedSession(Session):
         return Prediction(outputs, ranked[0][0], ranked[0][1], ranked)
 
 
-def open(path: str | Path) -> DeployedSession:
-    """Returns a ready session for the bundle in a folder.
+def open(path: str | Path, setting: Setting | None = None) -> DeployedSession:
+    """Returns a ready session for the bundle in a folder, with the planned threads or others.
 
     The planned engine is used where it is installed and takes the model here, else ONNX
     Runtime; that, and other hardware or versions than were measured, is logged as a
@@ -153,11 +158,12 @@ def open(path: str | Path) -> DeployedSession:
     plan, warnings = bundle.manifest["plan"], []
     try:
         name = str(plan["engine"])
-        setting = Setting(threads=int(plan["threads"]), streams=int(plan["streams"]))
+        planned = Setting(threads=int(plan["threads"]), streams=int(plan["streams"]))
     except (KeyError, TypeError, ValueError) as error:
         raise Misuse(
             f"the bundle {bundle.path} is damaged: its plan {plan!r}: {error!r}"
         ) from error
+    setting = setting or planned
     try:
         session = by_name(name).open(bundle.model, setting)
     except (Missing, Unsupported) as error:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from burnish.core.errors import Unsupported
 from burnish.core.progress import Progress
 from burnish.core.settings import settings
 from burnish.core.task import Metric
@@ -40,6 +41,8 @@ class Compute:
     ) -> None:
         self.device = device_of(training)
         self._module, self._objective, self._training = module, objective, training
+        # Judging, in evaluation mode and batches of other sizes, is not worth a second one.
+        self._forward = torch.compile(module, dynamic=False) if training.compiled else module
         self._teacher, self._keep, self._feed = teacher, keep, feed
         self._half = training.precision == "bfloat16" or (
             training.precision == "auto"
@@ -52,7 +55,7 @@ class Compute:
         """Returns the batch's mean loss, a scalar with gradients."""
         inputs, labels, taught = self._tensors(batch)
         with torch.autocast(self.device, torch.bfloat16, enabled=self._half):
-            outputs = self._module(inputs, self._keep)
+            outputs = self._run(inputs)
         outputs = {name: _wide(one) for name, one in outputs.items()}
         if self._teacher is not None and not taught:
             taught = self._ask(inputs)
@@ -63,6 +66,18 @@ class Compute:
             other = self._objective(outputs, given, labels[partner])
             loss = batch.share * loss + (1 - batch.share) * other
         return loss
+
+    def _run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        try:
+            outputs: dict[str, Tensor] = self._forward(inputs, self._keep)
+        except Exception as error:
+            if self._training.compiled and type(error).__module__.startswith("torch._"):
+                raise Unsupported(
+                    f"PyTorch cannot compile the network here ({str(error).splitlines()[0]}): "
+                    "install a C++ compiler, or train with compiled = false"
+                ) from error
+            raise
+        return outputs
 
     def _tensors(
         self, batch: TrainingBatch

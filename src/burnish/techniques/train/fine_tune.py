@@ -32,8 +32,9 @@ class FineTune(TrainingTechnique):
     up to `crop_padding` pixels). `label_smoothing`: of cross-entropy. `ema_decay`: of
     averaged weights. `precision`: "float32", "bfloat16", or "auto", which is bfloat16 on a
     GPU. `device`: "cpu", "cuda" or "auto". `channels_last`: the order of images in memory,
-    for convolutions. `memory_bytes`: for decoded samples; more are read
-    anew in each epoch. `hold_out_ratio` of the training data is judged after each epoch and
+    for convolutions. `compiled`: PyTorch compiles the network first, which takes up to a
+    minute and a C++ compiler and makes long training faster. `memory_bytes`: for decoded
+    samples; more are read anew in each epoch. `hold_out_ratio` of the training data is judged after each epoch and
     never trained on: the best weights are kept, and training ends after `patience` epochs
     without a better (0: never) or once the metric reaches `stop_at`. `hold_zeros`: weights
     that are zero stay zero. What is 0 is off.

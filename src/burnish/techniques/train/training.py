@@ -45,6 +45,7 @@ class Training:
     precision: Precision = "auto"
     device: Device = "auto"
     channels_last: bool = True
+    compiled: bool = False
     memory_bytes: int = 1 << 30
     hold_out_ratio: float = 0.0
     patience: int = 0
@@ -120,6 +121,7 @@ _RULES: dict[str, _Rule] = {
     "label_smoothing": _between(0, 1),
     "ema_decay": _between(0, 1),
     "channels_last": _flag(),
+    "compiled": _flag(),
     "memory_bytes": _from(1),
     "hold_out_ratio": (
         "a number from 0 to 0.5",

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The protocol's infer route: tensors in, tensors out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+
+from burnish.serving.asking import asked, labels_of
+from burnish.serving.http.message import (
+    BodyLimits,
+    Call,
+    Gone,
+    Receive,
+    Reply,
+    compressed,
+    read_body,
+)
+from burnish.serving.oip.framing import HEADER
+from burnish.serving.oip.framing import Limits as JsonLimits
+from burnish.serving.oip.raw import decode_raw_request, is_raw
+from burnish.serving.oip.request import InferRequest, decode_request
+from burnish.serving.oip.response import encode_response, respond
+from burnish.serving.repository import Repository
+from burnish.serving.served_model import Answer, ServedModel
+
+_HEADER = HEADER.lower().encode()
+
+
+async def infer(
+    call: Call,
+    repository: Repository,
+    name: str,
+    version: str | None,
+    limits: BodyLimits,
+    json_limits: JsonLimits,
+) -> tuple[Reply, ServedModel, float]:
+    """Returns the reply, the model, and when the request began, in milliseconds.
+
+    Raises `Fault` for what cannot be answered, and `Gone` when the client went away.
+    """
+    began_ms = time.perf_counter() * 1e3
+    await repository.get(name, version)  # whether it is there, before the body is read
+    header_length = call.headers.get(_HEADER)
+    ahead = int(header_length) if header_length and header_length.isdigit() else 0
+    body = await read_body(call, limits, min(ahead, limits.size_bytes))
+    served = repository.find(name, version)  # another may have taken its place by now
+    if is_raw(header_length):
+        request = decode_raw_request(body, served.signature, served.rows.batched)
+    else:
+        request = decode_request(body, header_length, json_limits)
+    timeout_ms, priority = asked(request.parameters)
+    request.wanted(tuple(spec.name for spec in served.signature.outputs))
+    future = served.submit(
+        {tensor.name: tensor.array for tensor in request.inputs}, timeout_ms, priority
+    )
+    answer = await unless_gone(future, call.receive)
+    reply = _reply(request, answer, served, version)
+    accepted = call.headers.get(b"accept-encoding")
+    if accepted is not None and (b"gzip" in accepted or b"deflate" in accepted):
+        reply = await compressed(reply, accepted.decode("latin-1"))
+    return reply, served, began_ms
+
+
+async def unless_gone(future: asyncio.Future[Answer], receive: Receive) -> Answer:
+    """Returns the answer; when the client goes away, takes the request back and raises `Gone`."""
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        future.cancel()
+
+    watching = asyncio.create_task(watch())
+    try:
+        return await future
+    except asyncio.CancelledError:
+        if gone:
+            raise Gone from None
+        raise
+    finally:
+        watching.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            if watching.done():
+                watching.result()
+
+
+def _reply(
+    request: InferRequest, answer: Answer, served: ServedModel, version: str | None
+) -> Reply:
+    response = respond(
+        request, answer.outputs, served.name, served.version, labels_of(answer, served)
+    )
+    encoded = encode_response(response)
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    content_type = "application/json"
+    if encoded.header_length is not None:
+        headers = ((_HEADER, str(encoded.header_length).encode()),)
+        content_type = "application/octet-stream"
+    return Reply(200, encoded.buffers, content_type, headers)

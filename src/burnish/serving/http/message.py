@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A request's body, bounded before it is read, and a reply."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import zlib
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from burnish.serving.oip.faults import BAD_REQUEST, TOO_LARGE, Fault, error_body
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+WHOLE_BODY = "burnish.whole_body"
+"""In the scope's extensions: `await take(place)` fills `place` with a body of that length."""
+
+_ALIGN = 64
+_COMPRESS_OFF_LOOP = 32 * 1024
+_WINDOW_BITS = {"gzip": 31, "deflate": 15}
+_TOO_SLOW = 408
+
+
+class Gone(Exception):
+    """The client went away before it was answered."""
+
+
+@dataclass(frozen=True)
+class BodyLimits:
+    """What a body may hold, and how long it may take to come."""
+
+    size_bytes: int = 64 * 2**20
+    seconds: float = 30.0
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request as it came: its headers by lower-case name, and how to read and answer."""
+
+    method: str
+    path: str
+    headers: dict[bytes, bytes]
+    query: bytes
+    receive: Receive
+    send: Send
+    client: str = ""
+    take: Callable[[memoryview], Awaitable[None]] | None = None
+    """What the server has for `WHOLE_BODY`."""
+
+    def header(self, name: bytes) -> str:
+        """Returns a header's value, or ""."""
+        return self.headers.get(name, b"").decode("latin-1")
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A status, a body in pieces, and headers besides Content-Length."""
+
+    status: int
+    buffers: tuple[bytes | memoryview, ...] = ()
+    content_type: str = "application/json"
+    headers: tuple[tuple[bytes, bytes], ...] = field(default=())
+
+    @staticmethod
+    def json(document: Any, status: int = 200) -> Reply:
+        """Returns a document as JSON."""
+        text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return Reply(status, (text.encode(),))
+
+    @staticmethod
+    def fault(error: Fault) -> Reply:
+        """Returns the error object, with Retry-After where asking again is of use."""
+        headers: tuple[tuple[bytes, bytes], ...] = ()
+        retry_ms = getattr(error, "retry_after_ms", None)
+        if retry_ms is not None:
+            seconds = max(1, math.ceil(retry_ms / 1e3))
+            headers = (
+                (b"retry-after", str(seconds).encode()),
+                (b"retry-after-ms", f"{max(retry_ms, 1.0):.0f}".encode()),
+            )
+        return Reply(error.status, (error_body(error),), headers=headers)
+
+    async def send(self, call: Call, extra: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+        """Writes the reply."""
+        body = self.buffers[0] if len(self.buffers) == 1 else b"".join(self.buffers)
+        await call.send(
+            {
+                "type": "http.response.start",
+                "status": self.status,
+                "headers": [
+                    (b"content-type", self.content_type.encode()),
+                    (b"content-length", str(len(body)).encode()),
+                    *self.headers,
+                    *extra,
+                ],
+            }
+        )
+        await call.send({"type": "http.response.body", "body": body})
+
+
+async def read_body(call: Call, limits: BodyLimits, header_length: int = 0) -> memoryview:
+    """Returns the whole body, decompressed; byte `header_length` of it lies on a boundary.
+
+    So the tensor behind a JSON document of that length can be read where it is. Raises
+    `Fault`: 413 over the limit, 408 when it takes too long; and `Gone`.
+    """
+    declared = call.headers.get(b"content-length")
+    coding = call.header(b"content-encoding").strip().lower()
+    if declared is not None:
+        if not declared.isdigit() or len(declared) > 15:
+            raise Fault(f"expected a Content-Length that is a whole number, got {declared!r:.60}")
+        if int(declared) > limits.size_bytes:
+            raise _too_large(limits, int(declared))
+    if coding not in ("", "identity", *_WINDOW_BITS):
+        raise Fault(f"expected Content-Encoding gzip, deflate or none, got {coding[:40]!r}", 415)
+    size = int(declared) if declared is not None else None
+    try:
+        async with asyncio.timeout(limits.seconds):
+            if size is not None and call.take is not None:
+                body = aligned(size, header_length)
+                await call.take(body)
+            else:
+                body = await _collected(call.receive, size, limits, header_length)
+    except TimeoutError:
+        raise Fault(
+            f"the body did not come within {limits.seconds:g} s: send it faster", _TOO_SLOW
+        ) from None
+    if coding in _WINDOW_BITS:
+        return await asyncio.to_thread(_decompressed, body, coding, limits)
+    return body
+
+
+async def _collected(
+    receive: Receive, size: int | None, limits: BodyLimits, header_length: int
+) -> memoryview:
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise Gone
+    first = message.get("body", b"")
+    if not message.get("more_body", False):
+        if len(first) > limits.size_bytes:
+            raise _too_large(limits, len(first))
+        size = len(first)
+    place = aligned(size if size is not None else max(4 * len(first), 4096), header_length)
+    filled = 0
+    while True:
+        chunk = message.get("body", b"")
+        end = filled + len(chunk)
+        if end > limits.size_bytes:
+            raise _too_large(limits, end)
+        if end > len(place):  # chunked, of no declared size
+            larger = aligned(min(2 * end, limits.size_bytes), header_length)
+            larger[:filled] = place[:filled]
+            place = larger
+        place[filled:end] = chunk
+        filled = end
+        if not message.get("more_body", False):
+            return place[:filled]
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Gone
+
+
+def aligned(size: int, header_length: int) -> memoryview:
+    """Returns `size` bytes, not set, of which byte `header_length` lies on a boundary of 64.
+
+    >>> view = aligned(100, 37)
+    >>> np.frombuffer(view, np.uint8).ctypes.data % 64 == (-37) % 64
+    True
+    """
+    whole = np.empty(size + _ALIGN, np.uint8)
+    start = -(whole.ctypes.data + header_length) % _ALIGN
+    return memoryview(whole.data)[start : start + size]
+
+
+def _decompressed(body: memoryview, coding: str, limits: BodyLimits) -> memoryview:
+    """Returns what a body holds: never more than the limit, whatever it promises."""
+    for bits in (_WINDOW_BITS[coding], -15) if coding == "deflate" else (_WINDOW_BITS[coding],):
+        reader = zlib.decompressobj(bits)
+        try:
+            whole = reader.decompress(body, limits.size_bytes + 1)
+        except zlib.error:
+            continue
+        if len(whole) > limits.size_bytes:
+            raise _too_large(limits, None)
+        if not reader.eof or reader.unused_data:
+            raise Fault(f"the body is not whole {coding} data")
+        return memoryview(whole)
+    raise Fault(f"the body is no {coding} data")
+
+
+async def compressed(reply: Reply, accepted: str) -> Reply:
+    """Returns the reply in a coding that the client asks for; in a thread when it is large."""
+    wanted = [part.split(";")[0].strip() for part in accepted.split(",")]
+    coding = next((one for one in _WINDOW_BITS if one in wanted), None)
+    if coding is None:
+        return reply
+    body = b"".join(reply.buffers)
+
+    def pack() -> bytes:
+        packer = zlib.compressobj(1, zlib.DEFLATED, _WINDOW_BITS[str(coding)])
+        return packer.compress(body) + packer.flush()
+
+    packed = await asyncio.to_thread(pack) if len(body) > _COMPRESS_OFF_LOOP else pack()
+    headers = (*reply.headers, (b"content-encoding", coding.encode()))
+    return Reply(reply.status, (packed,), reply.content_type, headers)
+
+
+def _too_large(limits: BodyLimits, got: int | None) -> Fault:
+    what = "more when it is decompressed" if got is None else str(got)
+    return Fault(f"expected a body of at most {limits.size_bytes} bytes, got {what}", TOO_LARGE)
+
+
+def whole_header(value: str, name: str) -> int | None:
+    """Returns a header's whole number, or None without it."""
+    if not value:
+        return None
+    if not value.isdigit() or len(value) > 15:
+        raise Fault(
+            f"{name}: expected a whole number of 0 or more, got {value[:40]!r}", BAD_REQUEST
+        )
+    return int(value)

@@ -1,0 +1,376 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One version of one model, answering: its policy, its streams, and its requests.
+
+The event loop offers requests; the streams' threads run batches and take the next ones
+themselves, so the policy is shared and a lock guards it, held for microseconds. All that
+belongs to a request (its future, the counts) is touched on the event loop only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from burnish.core.errors import BurnishError
+from burnish.engines.engine import Session
+from burnish.serving.admission import Reason, Rejection
+from burnish.serving.batcher import Batcher, Batching, Dispatch
+from burnish.serving.counts import ModelCounts
+from burnish.serving.lane import ServedShape
+from burnish.serving.latency_model import LatencyModel
+from burnish.serving.oip.faults import OUR_FAULT, Fault
+from burnish.serving.request import Axes, Batch, Request
+from burnish.serving.rows import Arrays, Piece, Rows
+from burnish.serving.streams import Streams
+
+_log = logging.getLogger(__name__)
+
+CANNOT_NOW, NOT_THERE, TOO_LATE, TOO_MANY = 503, 404, 504, 429
+_STATUS = {Reason.TOO_LARGE: 413, Reason.IMPOSSIBLE: TOO_LATE, Reason.LATE: TOO_LATE}
+
+
+class Refused(Fault):
+    """A request that is not answered for want of time or room; `retry_after_ms` may be None."""
+
+    def __init__(self, message: str, status: int, retry_after_ms: float | None) -> None:
+        super().__init__(message, status)
+        self.retry_after_ms = retry_after_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The outputs of a request, views of its batch's, and what it waited for, in milliseconds."""
+
+    outputs: Mapping[str, NDArray[Any]]
+    queue_ms: float
+    gather_ms: float
+    run_ms: float
+    batch_size: int
+
+
+@dataclass(slots=True)
+class _Call:
+    """A request on its way."""
+
+    request: Request
+    inputs: Arrays
+    future: asyncio.Future[Answer]
+    parts: list[tuple[int, dict[str, NDArray[Any]]]] = field(default_factory=list)
+    started_ms: float = math.nan
+
+
+@dataclass(slots=True)
+class _Ran:
+    """A batch that has run, with its times, or the error that it ended in."""
+
+    batch: Batch
+    pieces: list[Piece]
+    outputs: Arrays
+    gather_ms: float
+    run_ms: float
+    error: BaseException | None = None
+
+
+class ServedModel:
+    """A model that answers. Made and used on one event loop; see the module.
+
+    `closed` is called once, on a thread, when the last request was answered after `retire`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        version: str,
+        session: Session,
+        rows: Rows,
+        batching: Batching,
+        table: list[tuple[int, float]],
+        max_batch_size: int,
+        labels: tuple[str, ...] = (),
+    ) -> None:
+        """`table`: milliseconds by batch size, as measured, with all streams busy."""
+        self.name, self.version = name, version
+        self.session, self.rows, self.labels = session, rows, labels
+        self.signature = session.signature
+        self.max_batch_size = max_batch_size if rows.batched else 1
+        self.batching = batching
+        self.counts = ModelCounts()
+        self._table = table
+        self._batcher = Batcher(batching, self._served_shape)
+        self._lock = threading.Lock()
+        self._calls: dict[int, _Call] = {}
+        self._next_id = 0
+        self._loop = asyncio.get_running_loop()
+        self._buffers: list[dict[Axes, dict[str, NDArray[Any]]]] = [
+            {} for _ in range(batching.streams)
+        ]
+        self._wake: asyncio.TimerHandle | None = None
+        self._retired = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._streams: Streams[Batch] = Streams(f"{name}-{version}", batching.streams, self._run)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a stream."""
+        return self._batcher.waiting.requests
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are not answered yet."""
+        return len(self._calls)
+
+    def best_batch_size(self) -> int:
+        """Returns the rows that a full batch has by now."""
+        return self._served_shape(()).latency.best_batch_size(self.batching.slo_ms)
+
+    def warm_up(self) -> None:
+        """Runs a batch of each size that traffic may bring, up to 8 sizes; blocks."""
+        bucket = self._usual_bucket()
+        for rows in range(1, min(self.max_batch_size, 8) + 1):
+            self.session.execute(self.rows.zeros(rows, bucket))
+        if self.max_batch_size > 8:
+            self.session.execute(self.rows.zeros(self.max_batch_size, bucket))
+
+    def submit(
+        self, inputs: Arrays, timeout_ms: float = math.inf, priority: int = 0
+    ) -> asyncio.Future[Answer]:
+        """Returns the answer to come. Cancelling it takes the request out of the queue.
+
+        Raises `Fault` when the inputs do not fit, and `Refused` when the request cannot be
+        answered in time; the future raises `Refused` when it became too late on the way.
+        """
+        now_ms = _now_ms()
+        if self._retired:
+            raise Refused(f"the model {self.name!r} is being unloaded", CANNOT_NOW, None)
+        shape = self.rows.shape(inputs)
+        inputs = self.rows.readable(inputs)
+        self._next_id += 1
+        request = Request(
+            id=self._next_id,
+            rows=shape.rows,
+            arrival_ms=now_ms,
+            deadline_ms=self.batching.deadline_ms(now_ms, timeout_ms),
+            priority=priority,
+            axes=shape.axes,
+            size_bytes=shape.size_bytes,
+        )
+        call = _Call(request, inputs, self._loop.create_future())
+        self._calls[request.id] = call  # before a thread can ask for it
+        try:
+            with self._lock:
+                rejection = self._batcher.offer(request, now_ms)
+                decided = self._batcher.dispatch(now_ms) if rejection is None else None
+        except BurnishError as error:  # larger than the declared padding
+            del self._calls[request.id]
+            raise Fault(str(error)) from error
+        if decided is None:
+            assert rejection is not None
+            del self._calls[request.id]
+            self.counts.rejections[rejection.reason.name.lower()] += 1
+            raise self._refusal(rejection)
+        self._idle.clear()
+        call.future.add_done_callback(lambda future: self._over(request.id, future))
+        self._start(decided)
+        self._drop(decided)
+        self._set_wake()
+        return call.future
+
+    async def retire(self) -> None:
+        """Takes no more requests, waits until those that came are answered, and closes."""
+        self._retired = True
+        await self._idle.wait()
+        self._streams.close()
+        await asyncio.to_thread(self._streams.join)
+        self.session.close()
+
+    # On the streams' threads.
+
+    def _run(self, stream: int, batch: Batch) -> Batch | None:
+        """Runs a batch, posts what came of it, and returns the next one for this stream."""
+        began_ms = _now_ms()
+        pieces: list[Piece] = []
+        outputs: Arrays = {}
+        error: BaseException | None = None
+        gathered_ms = began_ms
+        try:
+            for part in batch.parts:
+                call = self._calls.get(part.request_id)
+                inputs = call.inputs if call is not None else None
+                pieces.append(Piece(inputs or {}, part.first_row, part.rows, part.batch_row))
+            arrays = self._gathered(stream, batch, pieces)
+            gathered_ms = _now_ms()
+            outputs = self.session.execute(arrays)
+        except BaseException as caught:  # noqa: BLE001 - the worker: whoever asked is told
+            error = caught
+        ended_ms = _now_ms()
+        ran = _Ran(batch, pieces, outputs, gathered_ms - began_ms, ended_ms - gathered_ms, error)
+        with self._lock:
+            if error is None:
+                answered = self._batcher.complete(batch.id, ended_ms)
+            else:
+                answered = self._batcher.fail(batch.id)
+            decided = self._batcher.dispatch(ended_ms)
+        following = None
+        for other in decided.batches:
+            if other.stream == stream:
+                following = other
+            else:
+                self._streams.put(other.stream, other)
+        try:
+            self._loop.call_soon_threadsafe(self._ran, ran, answered, decided)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            _log.info("dropped model=%s batch=%d reason=loop-closed", self.name, batch.id)
+        return following
+
+    def _gathered(self, stream: int, batch: Batch, pieces: list[Piece]) -> dict[str, NDArray[Any]]:
+        for number, piece in enumerate(pieces):
+            if not piece.inputs:  # its client went away: zeros keep the others' rows in place
+                zeros = self.rows.zeros(piece.first_row + piece.rows, batch.bucket)
+                pieces[number] = Piece(zeros, piece.first_row, piece.rows, piece.batch_row)
+        kept = self._buffers[stream]
+        buffers = kept.pop(batch.bucket, {})
+        while len(kept) >= self.batching.max_buckets:
+            del kept[next(iter(kept))]
+        kept[batch.bucket] = buffers
+        return self.rows.gather(pieces, batch.bucket, buffers)
+
+    # On the event loop.
+
+    def _start(self, decided: Dispatch) -> None:
+        for batch in decided.batches:
+            self._streams.put(batch.stream, batch)
+
+    def _ran(self, ran: _Ran, answered: tuple[Request, ...], decided: Dispatch) -> None:
+        """Hands out what a batch gave."""
+        size = ran.batch.size
+        self.counts.batches[size] += 1
+        self.counts.batch_ms[size] = self.counts.batch_ms.get(size, 0.0) + ran.run_ms
+        if ran.error is not None:
+            _log.error("failed model=%s batch=%d error=%r", self.name, size, ran.error)
+            for request in answered:
+                self._fail(request, ran)
+        else:
+            self._share_out(ran)
+            for request in answered:
+                self._answer(request, ran)
+        self._drop(decided)
+        self._set_wake()
+
+    def _share_out(self, ran: _Ran) -> None:
+        for part, piece in zip(ran.batch.parts, ran.pieces, strict=True):
+            call = self._calls.get(part.request_id)
+            if call is None:
+                continue
+            if math.isnan(call.started_ms):
+                call.started_ms = ran.batch.started_ms
+            taken = self.rows.take(ran.outputs, piece, call.request.axes)
+            call.parts.append((part.first_row, taken))
+
+    def _answer(self, request: Request, ran: _Ran) -> None:
+        call = self._calls.get(request.id)
+        if call is None or call.future.done():
+            return
+        queue_ms = call.started_ms - request.arrival_ms
+        outputs = _joined(call.parts)
+        answer = Answer(outputs, queue_ms, ran.gather_ms, ran.run_ms, ran.batch.size)
+        counts = self.counts
+        counts.answered += 1
+        counts.rows += request.rows
+        counts.in_slo += _now_ms() <= request.deadline_ms
+        counts.last_answer_s = time.time()
+        stages = counts.stages
+        stages["queue"].add(queue_ms)
+        stages["gather"].add(ran.gather_ms)
+        stages["run"].add(ran.run_ms)
+        call.future.set_result(answer)
+
+    def _fail(self, request: Request, ran: _Ran) -> None:
+        call = self._calls.get(request.id)
+        if call is None or call.future.done():
+            return
+        self.counts.failed += 1
+        self.counts.failed_ms += _now_ms() - request.arrival_ms
+        told = str(ran.error) if isinstance(ran.error, BurnishError) else "the model failed to run"
+        call.future.set_exception(Fault(f"{self.name}: {told}", OUR_FAULT))
+
+    def _drop(self, decided: Dispatch) -> None:
+        for request, rejection in decided.dropped:
+            call = self._calls.get(request.id)
+            if call is not None and not call.future.done():
+                self.counts.rejections[rejection.reason.name.lower()] += 1
+                call.future.set_exception(self._refusal(rejection))
+
+    def _over(self, request_id: int, future: asyncio.Future[Answer]) -> None:
+        if future.cancelled():
+            with self._lock:
+                self._batcher.cancel(request_id)
+            self.counts.cancelled += 1
+        del self._calls[request_id]
+        if not self._calls:
+            self._idle.set()
+
+    def _refusal(self, rejection: Rejection) -> Refused:
+        status = _STATUS.get(rejection.reason, TOO_MANY)
+        return Refused(f"{self.name}: {rejection.reason}", status, rejection.retry_after_ms)
+
+    def _set_wake(self) -> None:
+        """Asks the policy again when it has to be: a deadline passes, a linger ends."""
+        with self._lock:
+            wake_ms = self._batcher.wake_ms()
+        if self._wake is not None:
+            self._wake.cancel()
+            self._wake = None
+        if wake_ms < math.inf:
+            delay_s = max(0.0, wake_ms - _now_ms()) / 1e3
+            self._wake = self._loop.call_later(delay_s, self._woken)
+
+    def _woken(self) -> None:
+        self._wake = None
+        with self._lock:
+            decided = self._batcher.dispatch(_now_ms())
+        self._start(decided)
+        self._drop(decided)
+        self._set_wake()
+
+    def _served_shape(self, bucket: Axes) -> ServedShape:
+        """Returns what is known of a bucket: the bundle's table, scaled by the bucket's size."""
+        scale = self._elements(bucket) / max(1, self._elements(self._usual_bucket()))
+        table = [(rows, ms * max(scale, 1e-3)) for rows, ms in self._table]
+        latency = LatencyModel(table, self.max_batch_size)
+        return ServedShape(latency, self.rows.row_bytes(bucket))
+
+    def _usual_bucket(self) -> Axes:
+        """Returns the largest declared size of each axis that has one, else 1."""
+        padding = self.batching.padding.sizes
+        axes = {
+            size or f"{spec.name}.{place}"
+            for spec in self.signature.inputs
+            for place, size in enumerate(spec.shape)
+            if not isinstance(size, int) and (place or not self.rows.batched)
+        }
+        return tuple(sorted((axis, padding.get(axis, (1,))[-1]) for axis in axes))
+
+    def _elements(self, bucket: Axes) -> int:
+        return math.prod(size for _, size in bucket)
+
+
+def _joined(parts: list[tuple[int, dict[str, NDArray[Any]]]]) -> dict[str, NDArray[Any]]:
+    """Returns a request's outputs from the batches that its rows ran in."""
+    if len(parts) == 1:
+        return parts[0][1]
+    ordered = [outputs for _, outputs in sorted(parts, key=lambda part: part[0])]
+    return {name: np.concatenate([one[name] for one in ordered]) for name in ordered[0]}
+
+
+def _now_ms() -> float:
+    return time.perf_counter() * 1e3
