@@ -15,7 +15,7 @@ from typing import Any
 from burnish.core.errors import BurnishError
 from burnish.serving.counts import Histogram
 from burnish.serving.gate import UNAUTHORIZED, Rate, Tokens
-from burnish.serving.http.inference import infer
+from burnish.serving.http.inference import Inferred, infer
 from burnish.serving.http.message import (
     WHOLE_BODY,
     BodyLimits,
@@ -45,6 +45,7 @@ from burnish.serving.showing.metrics import exposition
 from burnish.serving.showing.openapi import api_page, openapi
 from burnish.serving.showing.status import live_page, snapshot
 from burnish.serving.statistics_of import statistics_of
+from burnish.serving.tracing import Traced, Tracing
 
 _log = logging.getLogger(__name__)
 _access = logging.getLogger("burnish.serving.access")
@@ -74,6 +75,7 @@ class App:
         self._tokens, self._rate = Tokens(policy.tokens), Rate(policy.rate_per_s)
         self._version = installed_version("burnish")
         self._ids = itertools.count(1)
+        self._tracing = Tracing()
         self._started = f"{time.time_ns():x}"
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
@@ -96,9 +98,13 @@ class App:
         if self.draining:
             extra.append((b"connection", b"close"))
         began_ms = time.perf_counter() * 1e3
-        served: ServedModel | None = None
+        inferred: Inferred | None = None
         try:
-            reply, served = await self._answered(call)
+            answered = await self._answered(call)
+            if isinstance(answered, Inferred):
+                inferred, reply = answered, answered.reply
+            else:
+                reply = answered
         except Gone:
             _access.info("gone id=%s path=%s", identifier.decode("latin-1"), call.path)
             return
@@ -111,15 +117,18 @@ class App:
         except BurnishError as error:
             _log.error("failed id=%s error=%s", identifier.decode("latin-1"), error)
             reply = Reply.fault(Fault(str(error), OUR_FAULT))
-        except Exception:  # noqa: BLE001 - the worker's edge: the client is told no detail, the log all
+        except Exception:  # noqa: BLE001 - the worker: the log has the detail
             _log.exception("failed id=%s path=%s", identifier.decode("latin-1"), call.path)
             reply = Reply.fault(Fault("the server failed to answer", OUR_FAULT))
         sending_ms = time.perf_counter() * 1e3
         await reply.send(call, tuple(extra))
-        if served is not None:
+        if inferred is not None:
             done_ms = time.perf_counter() * 1e3
-            served.counts.stages["respond"].add(done_ms - sending_ms)
-            served.counts.stages["total"].add(done_ms - began_ms)
+            stages = inferred.served.counts.stages
+            stages["respond"].add(done_ms - sending_ms)
+            stages["total"].add(done_ms - began_ms)
+            if self._tracing.on:
+                self._trace(call, inferred, identifier, began_ms, done_ms)
         if _access.isEnabledFor(logging.INFO):
             _access.info(
                 "answered id=%s client=%s method=%s path=%s status=%d ms=%.3f",
@@ -131,7 +140,24 @@ class App:
                 time.perf_counter() * 1e3 - began_ms,
             )
 
-    async def _answered(self, call: Call) -> tuple[Reply, ServedModel | None]:
+    def _trace(
+        self, call: Call, inferred: Inferred, identifier: bytes, began_ms: float, done_ms: float
+    ) -> None:
+        ended_ns = time.time_ns()
+        traced = Traced(
+            inferred.served,
+            inferred.answer,
+            identifier.decode("latin-1"),
+            inferred.queued_ms - began_ms,
+            ended_ns - round((done_ms - began_ms) * 1e6),
+            ended_ns,
+        )
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in call.headers.items()
+        }
+        self._tracing.record(headers, traced)
+
+    async def _answered(self, call: Call) -> Reply | Inferred:
         parts = [urllib.parse.unquote(part) for part in call.path.split("/")[1:]]
         if parts[:3] != ["v2", "health", "live"] and parts[:3] != ["v2", "health", "ready"]:
             if parts not in ([""], ["docs"]):  # the pages hold nothing, and ask for the token
@@ -143,25 +169,20 @@ class App:
             case ["v2", "models", name, "versions", version, "infer"]:
                 return await self._infer(call, name, version)
             case ["v1", "models", name, "predict"]:
-                return await self._predict(call, name, None), None
+                return await self._predict(call, name, None)
             case ["v1", "models", name, "versions", version, "predict"]:
-                return await self._predict(call, name, version), None
+                return await self._predict(call, name, version)
             case ["v2", "repository", *rest]:
-                return await self._repository(call, rest), None
+                return await self._repository(call, rest)
         if call.method not in ("GET", "HEAD"):
             self._get(parts, call)  # a 404 comes before a 405
             raise Fault(f"expected GET for {call.path[:200]}, got {call.method}", _NOT_ALLOWED)
-        return self._get(parts, call), None
+        return self._get(parts, call)
 
-    async def _infer(
-        self, call: Call, name: str, version: str | None
-    ) -> tuple[Reply, ServedModel | None]:
+    async def _infer(self, call: Call, name: str, version: str | None) -> Inferred:
         _need_post(call)
         self._refuse_when_draining()
-        reply, served, _ = await infer(
-            call, self.repository, name, version, self.policy.body, self.policy.json
-        )
-        return reply, served
+        return await infer(call, self.repository, name, version, self.policy.body, self.policy.json)
 
     async def _predict(self, call: Call, name: str, version: str | None) -> Reply:
         _need_post(call)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from dataclasses import dataclass
 
 from burnish.serving.asking import asked, labels_of
 from burnish.serving.http.message import (
@@ -28,6 +29,16 @@ from burnish.serving.served_model import Answer, ServedModel
 _HEADER = HEADER.lower().encode()
 
 
+@dataclass(frozen=True)
+class Inferred:
+    """The reply, who gave it, and when the request was in the queue, on perf_counter's clock."""
+
+    reply: Reply
+    served: ServedModel
+    answer: Answer
+    queued_ms: float
+
+
 async def infer(
     call: Call,
     repository: Repository,
@@ -35,12 +46,11 @@ async def infer(
     version: str | None,
     limits: BodyLimits,
     json_limits: JsonLimits,
-) -> tuple[Reply, ServedModel, float]:
-    """Returns the reply, the model, and when the request began, in milliseconds.
+) -> Inferred:
+    """Returns the reply, and what a trace tells of it.
 
     Raises `Fault` for what cannot be answered, and `Gone` when the client went away.
     """
-    began_ms = time.perf_counter() * 1e3
     await repository.get(name, version)  # whether it is there, before the body is read
     header_length = call.headers.get(_HEADER)
     ahead = int(header_length) if header_length and header_length.isdigit() else 0
@@ -55,12 +65,13 @@ async def infer(
     future = served.submit(
         {tensor.name: tensor.array for tensor in request.inputs}, timeout_ms, priority
     )
+    queued_ms = time.perf_counter() * 1e3
     answer = await unless_gone(future, call.receive)
-    reply = _reply(request, answer, served, version)
+    reply = _reply(request, answer, served)
     accepted = call.headers.get(b"accept-encoding")
     if accepted is not None and (b"gzip" in accepted or b"deflate" in accepted):
         reply = await compressed(reply, accepted.decode("latin-1"))
-    return reply, served, began_ms
+    return Inferred(reply, served, answer, queued_ms)
 
 
 async def unless_gone(future: asyncio.Future[Answer], receive: Receive) -> Answer:
@@ -88,9 +99,7 @@ async def unless_gone(future: asyncio.Future[Answer], receive: Receive) -> Answe
                 watching.result()
 
 
-def _reply(
-    request: InferRequest, answer: Answer, served: ServedModel, version: str | None
-) -> Reply:
+def _reply(request: InferRequest, answer: Answer, served: ServedModel) -> Reply:
     response = respond(
         request, answer.outputs, served.name, served.version, labels_of(answer, served)
     )
