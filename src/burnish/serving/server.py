@@ -113,6 +113,7 @@ class Server:
                 web.should_exit = True
                 await running
                 await repository.close()
+                await asyncio.to_thread(app.large_json.close)
                 heart.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await heart

@@ -27,6 +27,7 @@ from burnish.serving.http.message import (
     read_body,
 )
 from burnish.serving.http.predict import predict
+from burnish.serving.large_json import LargeJson
 from burnish.serving.oip.faults import OUR_FAULT, Fault
 from burnish.serving.oip.framing import Limits as JsonLimits
 from burnish.serving.oip.framing import parse
@@ -72,6 +73,7 @@ class App:
     def __init__(self, repository: Repository, policy: Policy, loop_lag: Histogram) -> None:
         self.repository, self.policy, self.loop_lag = repository, policy, loop_lag
         self.draining = False
+        self.large_json = LargeJson(policy.json)
         self._tokens, self._rate = Tokens(policy.tokens), Rate(policy.rate_per_s)
         self._version = installed_version("burnish")
         self._ids = itertools.count(1)
@@ -182,7 +184,15 @@ class App:
     async def _infer(self, call: Call, name: str, version: str | None) -> Inferred:
         _need_post(call)
         self._refuse_when_draining()
-        return await infer(call, self.repository, name, version, self.policy.body, self.policy.json)
+        return await infer(
+            call,
+            self.repository,
+            name,
+            version,
+            self.policy.body,
+            self.policy.json,
+            self.large_json,
+        )
 
     async def _predict(self, call: Call, name: str, version: str | None) -> Reply:
         _need_post(call)

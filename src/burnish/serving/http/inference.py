@@ -18,6 +18,7 @@ from burnish.serving.http.message import (
     compressed,
     read_body,
 )
+from burnish.serving.large_json import LARGE_BYTES, LARGE_ELEMENTS, LargeJson
 from burnish.serving.oip.framing import HEADER
 from burnish.serving.oip.framing import Limits as JsonLimits
 from burnish.serving.oip.raw import decode_raw_request, is_raw
@@ -46,6 +47,7 @@ async def infer(
     version: str | None,
     limits: BodyLimits,
     json_limits: JsonLimits,
+    large: LargeJson,
 ) -> Inferred:
     """Returns the reply, and what a trace tells of it.
 
@@ -55,8 +57,13 @@ async def infer(
     header_length = call.headers.get(_HEADER)
     ahead = int(header_length) if header_length and header_length.isdigit() else 0
     body = await read_body(call, limits, min(ahead, limits.size_bytes))
+    early = None
+    if header_length is None and LARGE_BYTES < len(body) <= json_limits.json_bytes:
+        early = await large.read(body)
     served = repository.find(name, version)  # another may have taken its place by now
-    if is_raw(header_length):
+    if early is not None:
+        request = early
+    elif is_raw(header_length):
         request = decode_raw_request(body, served.signature, served.rows.batched)
     else:
         request = decode_request(body, header_length, json_limits)
@@ -67,7 +74,7 @@ async def infer(
     )
     queued_ms = time.perf_counter() * 1e3
     answer = await unless_gone(future, call.receive)
-    reply = _reply(request, answer, served)
+    reply = await _reply(request, answer, served, large)
     accepted = call.headers.get(b"accept-encoding")
     if accepted is not None and (b"gzip" in accepted or b"deflate" in accepted):
         reply = await compressed(reply, accepted.decode("latin-1"))
@@ -99,11 +106,17 @@ async def unless_gone(future: asyncio.Future[Answer], receive: Receive) -> Answe
                 watching.result()
 
 
-def _reply(request: InferRequest, answer: Answer, served: ServedModel) -> Reply:
+async def _reply(
+    request: InferRequest, answer: Answer, served: ServedModel, large: LargeJson
+) -> Reply:
     response = respond(
         request, answer.outputs, served.name, served.version, labels_of(answer, served)
     )
-    encoded = encode_response(response)
+    elements = sum(one.array.size for one in response.outputs if not one.binary)
+    if elements > LARGE_ELEMENTS and not any(one.binary for one in response.outputs):
+        encoded = await large.write(response)
+    else:
+        encoded = encode_response(response)
     headers: tuple[tuple[bytes, bytes], ...] = ()
     content_type = "application/json"
     if encoded.header_length is not None:
