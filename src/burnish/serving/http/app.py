@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import time
@@ -42,7 +43,7 @@ from burnish.serving.oip.metadata import (
 from burnish.serving.oip.statistics import statistics_document
 from burnish.serving.repository import Repository
 from burnish.serving.served_model import CANNOT_NOW, NOT_THERE, Refused, ServedModel
-from burnish.serving.showing.metrics import exposition
+from burnish.serving.showing.metrics import seen, written
 from burnish.serving.showing.openapi import api_page, openapi
 from burnish.serving.showing.status import live_page, snapshot
 from burnish.serving.statistics_of import statistics_of
@@ -177,8 +178,14 @@ class App:
             case ["v2", "repository", *rest]:
                 return await self._repository(call, rest)
         if call.method not in ("GET", "HEAD"):
-            self._get(parts, call)  # a 404 comes before a 405
+            if parts != ["metrics"]:
+                self._get(parts, call)  # a 404 comes before a 405
             raise Fault(f"expected GET for {call.path[:200]}, got {call.method}", _NOT_ALLOWED)
+        if parts == ["metrics"]:
+            now = seen(self.repository, self.loop_lag)
+            accept = call.header(b"accept")
+            body, content_type = await asyncio.to_thread(written, now, accept)
+            return Reply(200, (body,), content_type)
         return self._get(parts, call)
 
     async def _infer(self, call: Call, name: str, version: str | None) -> Inferred:
@@ -194,7 +201,7 @@ class App:
             self.large_json,
         )
 
-    async def _predict(self, call: Call, name: str, version: str | None) -> Reply:
+    async def _predict(self, call: Call, name: str, version: str | None) -> Inferred:
         _need_post(call)
         self._refuse_when_draining()
         return await predict(call, self.repository, name, version, self.policy.body)
@@ -221,9 +228,6 @@ class App:
                 if rest[:1] == ["versions"] and len(rest) > 1:
                     version, rest = rest[1], rest[2:]
                 return self._model(name, version, rest, call)
-            case ["metrics"]:
-                body, content_type = exposition(repository, self.loop_lag, call.header(b"accept"))
-                return Reply(200, (body,), content_type)
             case ["status.json"]:
                 return Reply.json(snapshot(repository, self.loop_lag))
             case ["openapi.json"]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from burnish.core.errors import Misuse
 from burnish.engines.deployed import DeployedSession, Prediction
-from burnish.serving.http.inference import unless_gone
+from burnish.serving.http.inference import Inferred, unless_gone
 from burnish.serving.http.message import BodyLimits, Call, Reply, read_body
 from burnish.serving.oip.faults import Fault, shown
 from burnish.serving.oip.framing import parse
@@ -30,7 +31,7 @@ _MOST_SCORES = 5
 
 async def predict(
     call: Call, repository: Repository, name: str, version: str | None, limits: BodyLimits
-) -> Reply:
+) -> Inferred:
     """Returns the predictions for the samples of a body. Raises `Fault` and `Gone`."""
     served = await repository.get(name, version)
     session = served.session
@@ -40,18 +41,21 @@ async def predict(
     body = bytes(await read_body(call, limits))
     inputs, n = await asyncio.to_thread(_prepared, session, body, kind)
     served = repository.find(name, version)  # another may have taken its place by now
-    answer = await unless_gone(served.submit(inputs), call.receive)
+    future = served.submit(inputs)
+    queued_ms = time.perf_counter() * 1e3
+    answer = await unless_gone(future, call.receive)
     predictions = [
         session.prediction({key: array[place] for key, array in answer.outputs.items()})
         for place in range(n)
     ]
-    return Reply.json(
+    reply = Reply.json(
         {
             "model_name": served.name,
             "model_version": served.version,
             "predictions": [_document(one) for one in predictions],
         }
     )
+    return Inferred(reply, served, answer, queued_ms)
 
 
 def _prepared(
