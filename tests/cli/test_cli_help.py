@@ -13,7 +13,7 @@ VERBS = sorted(one.name for one in app.registered_commands)
 
 
 def test_the_verbs():
-    assert VERBS == ["compare", "doctor", "list", "measure", "optimize", "version"]
+    assert VERBS == ["compare", "doctor", "list", "measure", "optimize", "plan", "serve", "version"]
 
 
 @pytest.mark.parametrize("verb", VERBS)

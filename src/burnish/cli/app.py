@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from burnish import __version__
-from burnish.cli import compare, doctor, list, measure, optimize, serve, version
+from burnish.cli import compare, doctor, list, measure, optimize, plan, serve, version
 
 _HELP = (
     "Makes trained neural networks smaller and faster, and proves on this machine that they "
@@ -38,6 +38,7 @@ app = typer.Typer(
 app.command("optimize", epilog=optimize.EPILOG)(optimize.optimize)
 app.command("measure", epilog=measure.EPILOG)(measure.measure)
 app.command("compare", epilog=compare.EPILOG)(compare.compare)
+app.command("plan", epilog=plan.EPILOG)(plan.plan)
 app.command("serve", epilog=serve.EPILOG)(serve.serve)
 app.command("list", epilog=list.EPILOG)(list.list_all)
 app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)

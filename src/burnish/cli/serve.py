@@ -27,6 +27,7 @@ EPILOG = (
 
 @guarded
 def serve(
+    context: typer.Context,
     bundles: Annotated[
         list[Path] | None,
         typer.Argument(help="Folders of bundles; NAME=FOLDER gives a name.", show_default=False),

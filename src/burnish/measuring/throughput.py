@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,10 @@ class Point:
     samples_per_s: Measurement
     latency_ms: float
     """The median time of one call, while the other streams ran too."""
+    calls_ms: NDArray[np.float64] = field(
+        default_factory=lambda: np.empty(0), repr=False, compare=False
+    )
+    """The time of every call, in order of ending; not in `to_dict`."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain data for JSON."""
@@ -67,11 +71,17 @@ def throughput(
     for setting in settings:
         with open(setting) as session:
             for size in batch_sizes:
-                inputs = inputs_for(size)
-                _calls(session, inputs, setting.streams, _WARMUP_RATIO * seconds_each)
-                calls = _calls(session, inputs, setting.streams, seconds_each)
-                points.append(_point(session, setting, size, calls))
+                points.append(point(session, setting, size, inputs_for(size), seconds_each))
     return points
+
+
+def point(
+    session: Session, setting: Setting, batch_size: int, inputs: Inputs, seconds: float
+) -> Point:
+    """Returns the point of a session that was opened with `setting`, as `throughput` does."""
+    _calls(session, inputs, setting.streams, _WARMUP_RATIO * seconds)
+    calls = _calls(session, inputs, setting.streams, seconds)
+    return _point(session, setting, batch_size, calls)
 
 
 def _calls(session: Session, inputs: Inputs, streams: int, seconds: float) -> NDArray[np.float64]:
@@ -118,4 +128,4 @@ def _point(session: Session, setting: Setting, size: int, calls: NDArray[np.floa
         session.engine,
         {**vars(setting), "batch": size},
     )
-    return Point(setting, size, measured, 1000 * float(np.median(times_s)))
+    return Point(setting, size, measured, 1000 * float(np.median(times_s)), 1000 * times_s)
