@@ -48,7 +48,9 @@ def main() -> None:
     parser.add_argument("--network", choices=("resnet20", "resnet56"), default="resnet20")
     parser.add_argument("--base", type=Path, help="the float network that a run before has kept")
     parser.add_argument("--tune-epochs", type=int, default=6)
-    parser.add_argument("--teacher", choices=("resnet56",), help="what teaches; the baseline if not")
+    parser.add_argument(
+        "--teacher", choices=("resnet56",), help="what teaches; the baseline if not"
+    )
     parser.add_argument("--teacher-epochs", type=int, default=6)
     parser.add_argument("--epochs", type=int, default=10, help="of distillation")
     parser.add_argument("--learning-rate", type=float, default=0.05, help="of distillation")

@@ -128,7 +128,7 @@ class DeployedSession(Session):
         return arrays
 
     def prepare(self, raw: Any) -> Mapping[str, NDArray[Any]]:
-        """Returns the model's inputs for one raw sample, without the batch axis; no path is read."""
+        """Returns the inputs for one raw sample, without the batch axis; reads no path."""
         return self._preprocessing(raw)
 
     def prediction(self, outputs: Mapping[str, NDArray[Any]]) -> Prediction:

@@ -14,7 +14,7 @@ from math import prod
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import Message  # type: ignore[import-untyped]
+from google.protobuf.message import Message
 
 from burnish.core.errors import Misuse, Unsupported
 

@@ -17,6 +17,7 @@ padding = { sequence = [32, 64, 128] }
 from __future__ import annotations
 
 import ipaddress
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -63,6 +64,12 @@ class Configuration:
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 65535:
                 faults.append(f"{name} must be 0 to 65535, got {value}")
+        ports = [one for one in (self.port, self.grpc_port, self.health_port) if one]
+        for twice in sorted({one for one in ports if ports.count(one) > 1}):
+            faults.append(f"port {twice} is given twice: HTTP, gRPC and health need one each")
+        for name in ("keep_alive_s", "drain_s"):
+            if not 0 <= getattr(self, name) < math.inf:
+                faults.append(f"{name} must be at least 0, got {getattr(self, name)}")
         if (self.certificate is None) != (self.key is None):
             faults.append("TLS needs both a certificate and its key")
         if self.max_connections < 1:
@@ -104,8 +111,15 @@ def read_configuration(path: Path) -> Configuration:
         else:
             faults.append(f"{where}: expected a table, got {one!r}")
     top.finish()
+    made, right = None, tuple(one for one in models if one is not None)
+    if right or not faults:  # else it would ask for the models that are wrong
+        try:
+            made = Configuration(right, **server)
+        except Misuse as error:
+            faults.append(f"{path}: {error}")
     raise_faults(faults)
-    return Configuration(tuple(one for one in models if one is not None), **server)
+    assert made is not None
+    return made
 
 
 def read_tokens(path: Path) -> tuple[str, ...]:
@@ -157,6 +171,8 @@ def _server(table: Table) -> dict[str, Any]:
         "drain_s": table.number("drain_s"),
         "memory_bytes": table.whole("memory_bytes", 1),
     }
+    if any(key in table and read[key] is None for key in ("certificate", "key")):
+        read["certificate"] = read["key"] = None  # it is said which is wrong
     for key in ("grpc_port", "health_port"):
         if table.value(key) is False:  # not to listen
             read[key] = None

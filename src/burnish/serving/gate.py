@@ -28,7 +28,7 @@ class Tokens:
         if not self._digests:
             return
         scheme, _, token = authorization.partition(" ")
-        given = hashlib.sha256(token.strip().encode("utf-8", "surrogateescape")).digest()
+        given = hashlib.sha256(token.strip(" \t").encode("latin-1", "replace")).digest()
         known = [hmac.compare_digest(given, one) for one in self._digests]
         if scheme.lower() != "bearer" or not any(known):
             raise Fault(

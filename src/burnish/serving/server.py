@@ -35,6 +35,7 @@ _SWITCH_S = 0.001
 _STUCK_S = 10.0
 _BACKLOG = 2048
 _GRACE_S = 30
+_HEAD_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -82,17 +83,18 @@ class Server:
         self._app = app = App(repository, own.policy, beating.lag)
         self._repository = repository
         with contextlib.ExitStack() as stack:
-            http = stack.enter_context(contextlib.closing(_listen(own.host, own.port)))
+            http = stack.enter_context(contextlib.closing(_bound(own.host, own.port)))
             port = http.getsockname()[1]
             health = None
             if own.health_port is not None:
                 health = self._health(own, beating, repository, app)
                 stack.callback(health.close)
             heart = asyncio.create_task(beating.run())
-            web, running = await _uvicorn(app, own, http)
-            grpc = None
+            grpc = web = running = None
             try:
                 await repository.start()
+                _listen(http, own.host, own.port)  # not before: a successor shares the port
+                web, running = await _uvicorn(app, own, http)
                 if own.grpc_port is not None:
                     grpc = await self._grpc(own, repository)
                 scheme = "https" if own.certificate else "http"
@@ -110,8 +112,9 @@ class Server:
                 app.draining = True
                 if grpc is not None:
                     await grpc.stop(_GRACE_S)
-                web.should_exit = True
-                await running
+                if web is not None and running is not None:
+                    web.should_exit = True
+                    await running
                 await repository.close()
                 await asyncio.to_thread(app.large_json.close)
                 heart.cancel()
@@ -190,11 +193,29 @@ async def _uvicorn(app: App, own: Configuration, listener: socket.socket) -> tup
         import uvicorn
     except ImportError as error:
         raise Missing("the server", "uvicorn", "serve") from error
-    from burnish.serving.http.protocol import TensorProtocol
+    from burnish.serving.http.protocol import bounded
 
+    class Web(uvicorn.Server):
+        """uvicorn's server, which leaves nobody behind who has connected."""
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            waiting = _connected(sockets or [])
+            for server in self.servers:  # at once, so that hardly one more can come
+                server.close()
+            accept = asyncio.get_running_loop().connect_accepted_socket
+            accepted = [accept(self._protocol, one, ssl=config.ssl) for one in waiting]
+            await asyncio.gather(*accepted, return_exceptions=True)
+            await super().shutdown(sockets)
+
+        def _protocol(self) -> Any:
+            return protocol(
+                config=config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+
+    protocol = bounded(own.max_connections, min(_HEAD_S, own.policy.body.seconds))
     config = uvicorn.Config(
         app,
-        http=TensorProtocol,
+        http=protocol,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -209,7 +230,7 @@ async def _uvicorn(app: App, own: Configuration, listener: socket.socket) -> tup
         ssl_keyfile=str(own.key) if own.key else None,
     )
     config.load()
-    web = uvicorn.Server(config)
+    web = Web(config)
     web.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
     running = asyncio.create_task(web.serve(sockets=[listener]))
     while not web.started:
@@ -220,8 +241,21 @@ async def _uvicorn(app: App, own: Configuration, listener: socket.socket) -> tup
     return web, running
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Returns a listening socket; a successor can listen on the same port beside it."""
+def _connected(listeners: list[socket.socket]) -> list[socket.socket]:
+    """Returns the connections that wait to be accepted: closing their listener resets them."""
+    found = []
+    for listener in listeners:
+        listener.setblocking(False)
+        with contextlib.suppress(OSError):  # BlockingIOError: no more
+            while True:
+                connection = listener.accept()[0]
+                connection.setblocking(False)
+                found.append(connection)
+    return found
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """Returns a bound socket; a successor can listen on the same port beside it."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -229,11 +263,17 @@ def _listen(host: str, port: int) -> socket.socket:
         if port and hasattr(socket, "SO_REUSEPORT"):
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind((host, port))
-        listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
         raise _taken(host, port, error, "port") from error
     return listener
+
+
+def _listen(listener: socket.socket, host: str, port: int) -> None:
+    try:
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        raise _taken(host, port, error, "port") from error
 
 
 def _taken(host: str, port: int, error: OSError, option: str) -> Misuse:

@@ -109,19 +109,23 @@ class App:
             else:
                 reply = answered
         except Gone:
-            _access.info("gone id=%s path=%s", identifier.decode("latin-1"), call.path)
+            _access.info("gone id=%s path=%s", identifier.decode("latin-1"), _one_line(call.path))
             return
         except Fault as fault:
             reply = Reply.fault(fault)
             if fault.status == UNAUTHORIZED:
                 extra.append((b"www-authenticate", b"Bearer"))
-            if fault.status in (408, 413):
-                extra.append((b"connection", b"close"))  # the rest of its body is not read
+            if isinstance(fault, _NotAllowed):
+                extra.append((b"allow", fault.allow))
+            if fault.status in (408, 413) or b"expect" in call.headers:
+                extra.append((b"connection", b"close"))  # its body is not read, or may not come
         except BurnishError as error:
             _log.error("failed id=%s error=%s", identifier.decode("latin-1"), error)
             reply = Reply.fault(Fault(str(error), OUR_FAULT))
         except Exception:  # noqa: BLE001 - the worker: the log has the detail
-            _log.exception("failed id=%s path=%s", identifier.decode("latin-1"), call.path)
+            _log.exception(
+                "failed id=%s path=%s", identifier.decode("latin-1"), _one_line(call.path)
+            )
             reply = Reply.fault(Fault("the server failed to answer", OUR_FAULT))
         sending_ms = time.perf_counter() * 1e3
         await reply.send(call, tuple(extra))
@@ -138,7 +142,7 @@ class App:
                 identifier.decode("latin-1"),
                 call.client,
                 call.method,
-                call.path,
+                _one_line(call.path),
                 reply.status,
                 time.perf_counter() * 1e3 - began_ms,
             )
@@ -161,7 +165,7 @@ class App:
         self._tracing.record(headers, traced)
 
     async def _answered(self, call: Call) -> Reply | Inferred:
-        parts = [urllib.parse.unquote(part) for part in call.path.split("/")[1:]]
+        parts = call.path.split("/")[1:]  # decoded already
         if parts[:3] != ["v2", "health", "live"] and parts[:3] != ["v2", "health", "ready"]:
             if parts not in ([""], ["docs"]):  # the pages hold nothing, and ask for the token
                 self._tokens.check(call.header(b"authorization"))
@@ -180,7 +184,7 @@ class App:
         if call.method not in ("GET", "HEAD"):
             if parts != ["metrics"]:
                 self._get(parts, call)  # a 404 comes before a 405
-            raise Fault(f"expected GET for {call.path[:200]}, got {call.method}", _NOT_ALLOWED)
+            raise _NotAllowed("GET, HEAD", call)
         if parts == ["metrics"]:
             now = seen(self.repository, self.loop_lag)
             accept = call.header(b"accept")
@@ -249,7 +253,8 @@ class App:
                 if fault.status != CANNOT_NOW:
                     raise
                 return Reply.json(ready_document(name, False), CANNOT_NOW)
-            return Reply.json(ready_document(name, not self.draining))
+            ready = not self.draining
+            return Reply.json(ready_document(name, ready), 200 if ready else CANNOT_NOW)
         if rest not in ([], [""], ["config"], ["stats"]):
             raise Fault(
                 f"nothing at {call.path[:200]}: a model has infer, ready, config and stats",
@@ -291,9 +296,23 @@ class App:
         raise Fault(f"there is nothing at {call.path[:200]}", NOT_THERE)
 
 
+class _NotAllowed(Fault):
+    """Another method than the route has; `allow` is the header's value."""
+
+    def __init__(self, allow: str, call: Call) -> None:
+        first = allow.split(",")[0]
+        super().__init__(f"expected {first} for {call.path[:200]}, got {call.method}", _NOT_ALLOWED)
+        self.allow = allow.encode()
+
+
+def _one_line(path: str) -> str:
+    """Returns a path as it was sent: decoded, it may hold anything."""
+    return urllib.parse.quote(path[:1000])
+
+
 def _need_post(call: Call) -> None:
     if call.method != "POST":
-        raise Fault(f"expected POST for {call.path[:200]}, got {call.method}", _NOT_ALLOWED)
+        raise _NotAllowed("POST", call)
 
 
 def _statistics(models: list[ServedModel]) -> Reply:

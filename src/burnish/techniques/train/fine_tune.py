@@ -34,10 +34,10 @@ class FineTune(TrainingTechnique):
     GPU. `device`: "cpu", "cuda" or "auto". `channels_last`: the order of images in memory,
     for convolutions. `compiled`: PyTorch compiles the network first, which takes up to a
     minute and a C++ compiler and makes long training faster. `memory_bytes`: for decoded
-    samples; more are read anew in each epoch. `hold_out_ratio` of the training data is judged after each epoch and
-    never trained on: the best weights are kept, and training ends after `patience` epochs
-    without a better (0: never) or once the metric reaches `stop_at`. `hold_zeros`: weights
-    that are zero stay zero. What is 0 is off.
+    samples; more are read anew in each epoch. `hold_out_ratio` of the training data is
+    judged after each epoch and never trained on: the best weights are kept, and training
+    ends after `patience` epochs without a better (0: never) or once the metric reaches
+    `stop_at`. `hold_zeros`: weights that are zero stay zero. What is 0 is off.
     """
 
     name: ClassVar[str] = "fine_tune"
