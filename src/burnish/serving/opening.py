@@ -61,6 +61,7 @@ async def serve_bundle(options: ModelOptions) -> ServedModel:
         list(plan.table),
         most,
         opened.session.classes,
+        plan.axes,
     )
     await asyncio.to_thread(served.warm_up)
     _log.info(

@@ -96,15 +96,19 @@ class ServedModel:
         table: list[tuple[int, float]],
         max_batch_size: int,
         labels: tuple[str, ...] = (),
+        table_axes: Mapping[str, int] | None = None,
     ) -> None:
-        """`table`: milliseconds by batch size, as measured, with all streams busy."""
+        """`table`: milliseconds by batch size, as measured, with all streams busy.
+
+        `table_axes`: the sizes of the free axes that it was measured at.
+        """
         self.name, self.version = name, version
         self.session, self.rows, self.labels = session, rows, labels
         self.signature = session.signature
         self.max_batch_size = max_batch_size if rows.batched else 1
         self.batching = batching
         self.counts = ModelCounts()
-        self._table = table
+        self._table, self._table_axes = table, dict(table_axes or {})
         self._batcher = Batcher(batching, self._served_shape)
         self._lock = threading.Lock()
         self._calls: dict[int, _Call] = {}
@@ -350,7 +354,7 @@ class ServedModel:
         return ServedShape(latency, self.rows.row_bytes(bucket))
 
     def _usual_bucket(self) -> Axes:
-        """Returns the largest declared size of each axis that has one, else 1."""
+        """Returns the axes that the table is for: as measured, else as padded at most, else 1."""
         padding = self.batching.padding.sizes
         axes = {
             size or f"{spec.name}.{place}"
@@ -358,7 +362,8 @@ class ServedModel:
             for place, size in enumerate(spec.shape)
             if not isinstance(size, int) and (place or not self.rows.batched)
         }
-        return tuple(sorted((axis, padding.get(axis, (1,))[-1]) for axis in axes))
+        sizes = {axis: padding[axis][-1] for axis in padding} | self._table_axes
+        return tuple(sorted((axis, sizes.get(axis, 1)) for axis in axes))
 
     def _elements(self, bucket: Axes) -> int:
         return math.prod(size for _, size in bucket)

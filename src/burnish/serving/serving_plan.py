@@ -9,7 +9,7 @@ a second, at whatever batch size.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from burnish.core.candidate import Setting
@@ -27,6 +27,8 @@ class ServingPlan:
     max_batch_size: int
     table: tuple[tuple[int, float], ...]
     slo_ms: float | None = None
+    axes: Mapping[str, int] = field(default_factory=dict)
+    """The sizes of free axes, besides the batch, that the table was measured at."""
 
     def with_setting(self, threads: int | None, streams: int | None) -> ServingPlan:
         """Returns the plan with other threads or streams."""
@@ -39,11 +41,13 @@ def serving_plan(plan: Mapping[str, Any]) -> ServingPlan:
     try:
         chosen = plan.get("serving")
         if chosen is not None:
+            measured = chosen.get("measured") or {}
             return ServingPlan(
                 Setting(int(chosen["threads"]), int(chosen["streams"])),
                 int(chosen["max_batch_size"]),
                 _table(chosen["latency_by_batch"]),
                 None if chosen.get("slo_ms") is None else float(chosen["slo_ms"]),
+                {str(axis): int(size) for axis, size in (measured.get("axes") or {}).items()},
             )
         rows = plan.get("latency_by_batch") or []
         if not rows:
