@@ -125,8 +125,7 @@ def faithful(
         for rank, (family, first) in enumerate(kept)
         for number, recipe in enumerate(family.recipes)
     ]
-    # One recipe of each family, then the others of the fastest family: there the winner is.
-    for number, rank, (name, recipe), first in sorted(tries, key=lambda t: (t[0] > 0, t[1], t[0])):
+    for number, rank, (name, recipe), first in sorted(tries, key=lambda t: t[:2]):
         place = f"{name} on {first.engine.name}"
         if number and not late:
             # Remembered, so that the same command tries the same recipes again.

@@ -76,7 +76,7 @@ async def infer(
     answer = await unless_gone(future, call.receive)
     reply = await _reply(request, answer, served, large)
     accepted = call.headers.get(b"accept-encoding")
-    if accepted is not None and (b"gzip" in accepted or b"deflate" in accepted):
+    if accepted is not None:
         reply = await compressed(reply, accepted.decode("latin-1"))
     return Inferred(reply, served, answer, queued_ms)
 

@@ -23,6 +23,8 @@ WHOLE_BODY = "burnish.whole_body"
 """In the scope's extensions: `await take(place)` fills `place` with a body of that length."""
 
 _ALIGN = 64
+_PIECE = 16 * 1024
+"""Compressed bytes that are read at once: they are at most a thousand times as many."""
 _COMPRESS_OFF_LOOP = 32 * 1024
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}
 _TOO_SLOW = 408
@@ -184,13 +186,18 @@ def _decompressed(body: memoryview, coding: str, limits: BodyLimits) -> memoryvi
     """Returns what a body holds: never more than the limit, whatever it promises."""
     for bits in (_WINDOW_BITS[coding], -15) if coding == "deflate" else (_WINDOW_BITS[coding],):
         reader = zlib.decompressobj(bits)
+        whole = bytearray()
         try:
-            whole = reader.decompress(body, limits.size_bytes + 1)
+            for start in range(0, len(body), _PIECE):
+                room = limits.size_bytes + 1 - len(whole)
+                whole += reader.decompress(body[start : start + _PIECE], room)
+                if len(whole) > limits.size_bytes:
+                    raise _too_large(limits, None)
+                if reader.eof:
+                    break
         except zlib.error:
             continue
-        if len(whole) > limits.size_bytes:
-            raise _too_large(limits, None)
-        if not reader.eof or reader.unused_data:
+        if not reader.eof or reader.unused_data or start + _PIECE < len(body):
             raise Fault(f"the body is not whole {coding} data")
         return memoryview(whole)
     raise Fault(f"the body is no {coding} data")
@@ -198,7 +205,7 @@ def _decompressed(body: memoryview, coding: str, limits: BodyLimits) -> memoryvi
 
 async def compressed(reply: Reply, accepted: str) -> Reply:
     """Returns the reply in a coding that the client asks for; in a thread when it is large."""
-    wanted = [part.split(";")[0].strip() for part in accepted.split(",")]
+    wanted = {_wanted(part) for part in accepted.lower().split(",")}
     coding = next((one for one in _WINDOW_BITS if one in wanted), None)
     if coding is None:
         return reply
@@ -211,6 +218,12 @@ async def compressed(reply: Reply, accepted: str) -> Reply:
     packed = await asyncio.to_thread(pack) if len(body) > _COMPRESS_OFF_LOOP else pack()
     headers = (*reply.headers, (b"content-encoding", coding.encode()))
     return Reply(reply.status, (packed,), reply.content_type, headers)
+
+
+def _wanted(part: str) -> str:
+    """Returns the coding of a part of Accept-Encoding, or "" for one of weight 0."""
+    coding, _, weight = part.replace(" ", "").partition(";q=")
+    return "" if weight and not weight.strip("0.") else coding
 
 
 def _too_large(limits: BodyLimits, got: int | None) -> Fault:
