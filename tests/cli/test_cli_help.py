@@ -13,7 +13,17 @@ VERBS = sorted(one.name for one in app.registered_commands)
 
 
 def test_the_verbs():
-    assert VERBS == ["compare", "doctor", "list", "measure", "optimize", "plan", "serve", "version"]
+    assert VERBS == [
+        "compare",
+        "doctor",
+        "list",
+        "load",
+        "measure",
+        "optimize",
+        "plan",
+        "serve",
+        "version",
+    ]
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from burnish import __version__
-from burnish.cli import compare, doctor, list, measure, optimize, plan, serve, version
+from burnish.cli import compare, doctor, list, load, measure, optimize, plan, serve, version
 
 _HELP = (
     "Makes trained neural networks smaller and faster, and proves on this machine that they "
@@ -40,6 +40,7 @@ app.command("measure", epilog=measure.EPILOG)(measure.measure)
 app.command("compare", epilog=compare.EPILOG)(compare.compare)
 app.command("plan", epilog=plan.EPILOG)(plan.plan)
 app.command("serve", epilog=serve.EPILOG)(serve.serve)
+app.command("load", epilog=load.EPILOG)(load.load)
 app.command("list", epilog=list.EPILOG)(list.list_all)
 app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)
 app.command("version", epilog=version.EPILOG)(version.version)

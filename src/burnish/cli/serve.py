@@ -22,6 +22,7 @@ EPILOG = (
     "Requests are batched as they come, with no timer; what cannot be answered within "
     "[bold]--slo[/bold] is told so at once (429).\n\n"
     "SIGTERM drains and stops; SIGHUP reads [bold]--config[/bold] again and swaps what changed."
+    "\n\nExit codes: 0 stopped when asked; 1 a fault in Burnish; 2 wrong use."
 )
 
 

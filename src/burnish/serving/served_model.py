@@ -34,6 +34,7 @@ from burnish.serving.streams import Streams
 
 _log = logging.getLogger(__name__)
 
+_WARM_UP_S = 5.0
 CANNOT_NOW, NOT_THERE, TOO_LATE, TOO_MANY = 503, 404, 504, 429
 _STATUS = {Reason.TOO_LARGE: 413, Reason.IMPOSSIBLE: TOO_LATE, Reason.LATE: TOO_LATE}
 
@@ -138,12 +139,17 @@ class ServedModel:
         return self._served_shape(()).latency.best_batch_size(self.batching.slo_ms)
 
     def warm_up(self) -> None:
-        """Runs a batch of each size that traffic may bring, up to 8 sizes; blocks."""
+        """Runs a batch of each size that traffic may bring, for some seconds at most; blocks.
+
+        Engines prepare for a shape when they first see it, which takes longer than to run it.
+        """
         bucket = self._usual_bucket()
-        for rows in range(1, min(self.max_batch_size, 8) + 1):
+        until_s = time.monotonic() + _WARM_UP_S
+        sizes = dict.fromkeys([1, self.max_batch_size, *range(2, self.max_batch_size)])
+        for rows in sizes:
             self.session.execute(self.rows.zeros(rows, bucket))
-        if self.max_batch_size > 8:
-            self.session.execute(self.rows.zeros(self.max_batch_size, bucket))
+            if rows > 1 and time.monotonic() > until_s:
+                break
 
     def submit(
         self, inputs: Arrays, timeout_ms: float = math.inf, priority: int = 0

@@ -229,7 +229,11 @@ async def _uvicorn(app: App, own: Configuration, listener: socket.socket) -> tup
         ssl_certfile=str(own.certificate) if own.certificate else None,
         ssl_keyfile=str(own.key) if own.key else None,
     )
-    config.load()
+    try:
+        config.load()
+    except OSError as error:  # what ssl raises is one
+        told = f"the certificate {own.certificate} with the key {own.key} cannot be used"
+        raise Misuse(f"{told}: {error.strerror or error}") from error
     web = Web(config)
     web.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
     running = asyncio.create_task(web.serve(sockets=[listener]))
