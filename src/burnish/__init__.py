@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from burnish.engines.deployed import open
     from burnish.optimizing.compare import compare, measure
     from burnish.optimizing.run import optimize
+    from burnish.serving.client.awaiting import AsyncClient
+    from burnish.serving.client.blocking import Client
     from burnish.techniques.distill.distill import Distill
     from burnish.techniques.fuse import Fuse
     from burnish.techniques.prune.blocks import PruneBlocks
@@ -39,8 +41,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "AsyncClient": "serving.client.awaiting",
     "BurnishError": "core.errors",
     "Broken": "core.errors",
+    "Client": "serving.client.blocking",
     "Missing": "core.errors",
     "Misuse": "core.errors",
     "Unsupported": "core.errors",
@@ -67,8 +71,10 @@ _HOME = {
 }
 
 __all__ = [
+    "AsyncClient",
     "Broken",
     "BurnishError",
+    "Client",
     "Distill",
     "FineTune",
     "Fuse",
