@@ -9,7 +9,8 @@ import sys
 import burnish
 
 EXPORTED = [
-    "AsyncClient", "Broken", "BurnishError", "Client", "Distill", "FineTune", "Fuse", "Goal", "Measurement", "Missing",
+    "AsyncClient", "Broken", "BurnishError", "Client", "Distill", "FineTune", "Fuse", "Goal",
+    "Measurement", "Missing",
     "Misuse", "Model", "PruneBlocks", "PruneChannels", "PruneIteratively", "PruneWeights",
     "QuantizeAware", "QuantizeStatic", "Recalibrate", "Recipe", "Store", "Task", "Unsupported",
     "__version__", "compare", "measure", "open", "optimize",

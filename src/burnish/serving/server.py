@@ -22,6 +22,7 @@ from typing import Any
 
 from burnish.core.errors import BurnishError, Missing, Misuse
 from burnish.serving.configuration import Configuration
+from burnish.serving.handover import connected, deal_out, give_way
 from burnish.serving.health import Health
 from burnish.serving.heartbeat import Heartbeat
 from burnish.serving.http.app import App
@@ -36,6 +37,7 @@ _STUCK_S = 10.0
 _BACKLOG = 2048
 _GRACE_S = 30
 _HEAD_S = 10.0
+_GIVEN_WAY_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -199,7 +201,9 @@ async def _uvicorn(app: App, own: Configuration, listener: socket.socket) -> tup
         """uvicorn's server, which leaves nobody behind who has connected."""
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            waiting = _connected(sockets or [])
+            waiting = [one for listener in sockets or [] for one in give_way(listener)]
+            await asyncio.sleep(_GIVEN_WAY_S)
+            waiting += connected(sockets or [])
             for server in self.servers:  # at once, so that hardly one more can come
                 server.close()
             accept = asyncio.get_running_loop().connect_accepted_socket
@@ -245,19 +249,6 @@ async def _uvicorn(app: App, own: Configuration, listener: socket.socket) -> tup
     return web, running
 
 
-def _connected(listeners: list[socket.socket]) -> list[socket.socket]:
-    """Returns the connections that wait to be accepted: closing their listener resets them."""
-    found = []
-    for listener in listeners:
-        listener.setblocking(False)
-        with contextlib.suppress(OSError):  # BlockingIOError: no more
-            while True:
-                connection = listener.accept()[0]
-                connection.setblocking(False)
-                found.append(connection)
-    return found
-
-
 def _bound(host: str, port: int) -> socket.socket:
     """Returns a bound socket; a successor can listen on the same port beside it."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -277,6 +268,7 @@ def _bound(host: str, port: int) -> socket.socket:
 def _listen(listener: socket.socket, host: str, port: int) -> None:
     try:
         listener.listen(_BACKLOG)
+        deal_out(listener)
     except OSError as error:
         raise _taken(host, port, error, "port") from error
 
