@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`burnish load`: how a server answers under a load that is chosen."""
+"""`burnish load`: traffic for a model server, and how well it takes it."""
 
 from __future__ import annotations
 
-import math
+import re
+from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,171 +13,282 @@ import typer
 
 from burnish.cli.failures import guarded
 from burnish.cli.options import AsJson, Quiet, Seed
-from burnish.cli.output import console, kept_for_json, print_json, say
+from burnish.cli.output import command_line, console, print_json, say, show_warnings
 from burnish.cli.progress_bar import progress_bar
+from burnish.cli.quantities import latency, per_second
+from burnish.core.errors import Misuse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from burnish.core.progress import Progress
     from burnish.serving.load.payload import Payload, Sizes
+    from burnish.serving.load.plan import LoadPlan
     from burnish.serving.load.result import LoadResult
     from burnish.serving.load.schedule import Schedule
     from burnish.serving.load.slo import Slo
+    from burnish.serving.load.sweep import SweepResult
 
 EPILOG = (
     "Example: [bold]burnish load http://127.0.0.1:8000 --rate 200 --slo p99=50ms[/bold]\n\n"
-    "With [bold]--rate[/bold] requests are sent when they are due, whatever the server does, and "
-    "latency counts from then: a server that stalls is charged for all who waited. Without it "
-    "each connection sends again when it was answered, which finds the highest throughput. "
-    "[bold]--sweep[/bold] raises the rate to the largest that keeps the SLO.\n\n"
-    "Exit codes: 0 done, and the SLO kept; 1 a fault in Burnish; 2 wrong use; 3 the SLO is not "
-    "kept; 130 interrupted."
+    "To the largest rate that keeps the SLO: "
+    "[bold]burnish load http://127.0.0.1:8000 --sweep --slo p99=50ms -o load.html[/bold]\n\n"
+    "Latency counts from when a request was due, so that a server which stalls is charged for "
+    "all who waited meanwhile. A closed loop cannot see that: use it for throughput.\n\n"
+    "Exit codes: 0 measured, and the SLO kept where one is given; 1 a fault in Burnish; "
+    "2 wrong use; 3 the SLO not kept, or nothing answered; 130 interrupted."
 )
-_MISSED = 3
-_SHOWN = ("p50", "p90", "p99", "p99.9")
+_GOAL_NOT_MET = 3
+_AXIS = re.compile(r"(?P<name>.+?)(?::(?P<dim>\d{1,2}))?=(?P<size>\d{1,12})")
+
+
+class Kind(StrEnum):
+    """The schedules that have a rate, and the one that has none."""
+
+    POISSON = "poisson"
+    CONSTANT = "constant"
+    BURSTS = "bursts"
+    CLOSED = "closed"
 
 
 @guarded
 def load(
     context: typer.Context,
-    url: Annotated[str, typer.Argument(help="Where the server is.", show_default=False)],
+    url: Annotated[
+        str,
+        typer.Argument(
+            help="Where the server listens, as http://127.0.0.1:8000; it must speak the Open "
+            "Inference Protocol v2.",
+            show_default=False,
+        ),
+    ],
     model: Annotated[
-        str | None, typer.Option("--model", help="Which model.", show_default="the only one")
+        str | None,
+        typer.Option(
+            "--model", "-m", metavar="NAME", help="The model; not needed where there is only one."
+        ),
     ] = None,
     rate: Annotated[
-        float | None,
-        typer.Option("--rate", min=1e-3, help="Requests a second.", show_default="closed loop"),
+        str | None,
+        typer.Option(
+            "--rate",
+            "-r",
+            metavar="N/s",
+            help="Requests per second; a sweep starts there, by default at half of what one "
+            "connection gets through.",
+        ),
     ] = None,
-    burst: Annotated[int, typer.Option("--burst", min=1, help="Requests at once.")] = 1,
-    constant: Annotated[
-        bool, typer.Option("--constant", help="At equal distances, not as Poisson.")
-    ] = False,
+    schedule: Annotated[
+        Kind,
+        typer.Option(
+            "--schedule",
+            help="How requests come: poisson as from many users, constant at equal distances, "
+            "bursts of --burst at once, closed where each connection waits for its answer.",
+        ),
+    ] = Kind.POISSON,
+    burst: Annotated[
+        int, typer.Option("--burst", min=1, metavar="N", help="The requests of one burst.")
+    ] = 8,
     trace: Annotated[
         Path | None,
-        typer.Option("--trace", help="Recorded arrivals, ms: CSV or .jsonl.", show_default=False),
+        typer.Option(
+            "--trace",
+            metavar="FILE",
+            help="Arrivals to replay instead, in ms: CSV with a column at_ms, or JSON lines.",
+        ),
     ] = None,
     sweep: Annotated[
-        bool, typer.Option("--sweep", help="Find the largest rate that keeps the SLO.")
+        bool,
+        typer.Option(
+            "--sweep", help="Find the largest rate that keeps the SLO with under 1 % failures."
+        ),
     ] = False,
     slo: Annotated[
         str | None,
-        typer.Option("--slo", help="What is to be kept, as p99=50ms.", show_default=False),
+        typer.Option(
+            "--slo",
+            metavar="pN=TIME",
+            help="The limit to keep, as p99=50ms; p50, p90, p95, p99 or p99.9.",
+        ),
     ] = None,
-    duration: Annotated[str, typer.Option("--duration", help="Of a run, or of a step.")] = "10s",
-    connections: Annotated[int, typer.Option("--connections", "-c", min=1, help="At most.")] = 64,
-    processes: Annotated[int, typer.Option("--processes", min=1, help="Of the generator.")] = 1,
-    rows: Annotated[int, typer.Option("--rows", min=1, help="Samples in a request.")] = 1,
+    duration: Annotated[
+        str,
+        typer.Option(
+            "--duration", "-d", metavar="TIME", help="How long to count, for each rate of a sweep."
+        ),
+    ] = "10 s",
+    warmup: Annotated[
+        str,
+        typer.Option(
+            "--warmup", metavar="TIME", help="The same traffic before it, uncounted; 0 for none."
+        ),
+    ] = "1 s",
+    requests: Annotated[
+        int | None,
+        typer.Option("--requests", "-n", min=1, metavar="N", help="End after so many at most."),
+    ] = None,
+    connections: Annotated[
+        int,
+        typer.Option(
+            "--connections",
+            "-c",
+            min=1,
+            metavar="N",
+            help="The most at a time, of all processes; in a closed loop just so many.",
+        ),
+    ] = 64,
+    processes: Annotated[
+        int,
+        typer.Option(
+            "--processes", min=1, metavar="N", help="Processes to send from; one does thousands/s."
+        ),
+    ] = 1,
+    timeout: Annotated[
+        str, typer.Option("--timeout", metavar="TIME", help="When a request is given up.")
+    ] = "10 s",
+    rows: Annotated[
+        int, typer.Option("--rows", min=1, metavar="N", help="The samples in each request.")
+    ] = 1,
     axis: Annotated[
         list[str] | None,
         typer.Option(
             "--axis",
-            help="The size of a dimension that varies, as ids:1=128 or, for all, ids=128.",
-            show_default=False,
+            metavar="INPUT[:DIM]=SIZE",
+            help="The size of a dimension that varies, as ids:1=128; without :DIM of all but "
+            "the first; repeatable.",
+        ),
+    ] = None,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--shape",
+            metavar="INPUT=N,N,…",
+            help="An input's whole shape, as image=1,3,224,224; repeatable.",
         ),
     ] = None,
     body: Annotated[
         Path | None,
-        typer.Option("--body", help="A file to send, not random values.", show_default=False),
+        typer.Option(
+            "--body", metavar="FILE", help="Send this body instead of random values in every one."
+        ),
     ] = None,
     header_length: Annotated[
         int | None,
-        typer.Option("--header-length", help="Of --body: its JSON's length.", show_default=False),
+        typer.Option(
+            "--header-length",
+            min=0,
+            metavar="N",
+            help="The bytes of the JSON at the start of --body, where binary tensors follow it.",
+        ),
     ] = None,
-    token: Annotated[
-        str | None,
-        typer.Option("--token", envvar="BURNISH_TOKEN", help="A bearer token.", show_default=False),
+    header: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--header",
+            "-H",
+            metavar="'NAME: VALUE'",
+            help="A header to send, as 'Authorization: Bearer …'; repeatable.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Write an HTML page with a chart."),
     ] = None,
     seed: Seed = 0,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure a server: latency under a load, throughput, the rate that it can keep."""
-    from burnish.cli.quantities import milliseconds
-    from burnish.core.errors import Misuse
+    """Load a model server with traffic, and measure latency, throughput and failures."""
     from burnish.serving.load.plan import LoadPlan
     from burnish.serving.load.run import run_load
-    from burnish.serving.load.sweep import default_schedule, run_sweep
 
-    wanted = _slo(slo)
-    schedule = _schedule(rate, burst, constant, trace)
-    if sweep and (rate is not None or trace is not None):
-        raise Misuse("--sweep chooses the rate itself: leave --rate and --trace out")
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    with kept_for_json(as_json), progress_bar(quiet, context.obj) as progress:
-        progress("asking the server about the model", 0, 0)
-        payload = _payload(url, model, _sizes(rows, axis or []), body, header_length, seed, headers)
-        plan = LoadPlan(
-            url,
-            payload,
-            default_schedule() if sweep else schedule,
-            duration_s=milliseconds(duration) / 1e3,
-            connections=max(connections, processes),
-            processes=processes,
-            slo=wanted,
-            seed=seed,
-            headers=headers,
-        )
-        if sweep:
-            swept = run_sweep(plan, progress=progress)
-            results, document = [step.result for step in swept.steps], swept.to_dict()
-            kept = swept.best is not None
-        else:
-            result = run_load(plan, progress)
-            results, document = [result], result.to_dict()
-            kept = wanted is None or result.keeps()
-    if as_json:
-        print_json(document)
+    show_warnings(quiet)
+    kept = _slo(slo) if slo is not None else None
+    if sweep and kept is None:
+        raise Misuse('a sweep needs the limit to keep: give --slo, as "--slo p99=50ms"')
+    traffic = _schedule(schedule, rate, burst, trace, sweep)
+    if output is not None and not output.parent.is_dir():
+        raise Misuse(f"--output: there is no folder {output.parent}")
+    headers = dict(map(_header, header or ()))
+    sizes = _sizes(rows, axis or (), shape or ())
+    plan = LoadPlan(
+        url,
+        _payload(url, model, sizes, body, header_length, seed, headers),
+        traffic,
+        duration_s=_seconds(duration),
+        warmup_s=_seconds(warmup),
+        requests=requests,
+        connections=connections,
+        processes=processes,
+        timeout_s=_seconds(timeout),
+        slo=kept,
+        seed=seed,
+        headers=headers,
+    )
+    measured: LoadResult | SweepResult
+    with progress_bar(quiet, context.obj) as progress:
+        measured = _swept(plan, rate, progress) if sweep else run_load(plan, progress)
+    _show(measured, output, as_json)
+
+
+def _swept(plan: LoadPlan, rate: str | None, progress: Progress) -> SweepResult:
+    from burnish.serving.load.knee import Search
+    from burnish.serving.load.sweep import run_sweep
+
+    search = Search(per_second(rate)) if rate is not None else None
+    return run_sweep(plan, search, progress)
+
+
+def _show(measured: LoadResult | SweepResult, output: Path | None, as_json: bool) -> None:
+    """Prints what was measured, writes the page, and exits with 3 where it is not as wanted."""
+    from burnish.serving.load.page import page
+    from burnish.serving.load.rows import doubts, facts, verdict
+    from burnish.serving.load.sweep import SweepResult
+    from burnish.serving.load.table import load_table
+
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    if output is not None:
+        output.write_text(page(measured, command_line(), created), encoding="utf-8")
+    if isinstance(measured, SweepResult):
+        result = (measured.best or measured.steps[-1]).result
+        good = measured.best is not None
     else:
-        _show(results, wanted)
-        if sweep and swept.best is not None:
-            more = "" if swept.bracketed else " or more"
-            say(f"{wanted} is kept up to {swept.best.per_s:.4g}{more} requests a second")
-        elif not kept:
-            say(f"{wanted} is NOT kept" + (" at any rate that was tried" if sweep else ""))
-    if not kept:
-        raise typer.Exit(_MISSED)
+        result = measured
+        good = bool(result.ok) and (result.slo is None or result.keeps())
+    if as_json:
+        print_json({**measured.to_dict(), "command": command_line(), "created": created})
+    else:
+        console().print(load_table(measured))
+        say("")
+        say(verdict(measured))
+        told = ("Schedule", "Requests", "Request", "Failures", "Generator")
+        say("; ".join(f"{term.lower()}: {text}" for term, text in facts(result) if term in told))
+        for doubt in doubts(result):
+            say(doubt)
+        if output is not None:
+            say(f"written: {output}")
+    if not good:
+        raise typer.Exit(_GOAL_NOT_MET)
 
 
-def _slo(text: str | None) -> Slo | None:
-    from burnish.cli.quantities import milliseconds
-    from burnish.serving.load.slo import Slo
-
-    if text is None:
-        return None
-    name, equals, limit = text.partition("=")
-    return Slo(name.strip(), milliseconds(limit)) if equals else Slo("p99", milliseconds(name))
-
-
-def _schedule(rate: float | None, burst: int, constant: bool, trace: Path | None) -> Schedule:
-    from burnish.core.errors import Misuse
+def _schedule(
+    kind: Kind, rate: str | None, burst: int, trace: Path | None, sweep: bool
+) -> Schedule:
     from burnish.serving.load.schedule import Bursts, ClosedLoop, Constant, Poisson
     from burnish.serving.load.trace_file import read_trace
 
-    if trace is not None:
+    if sweep and (trace is not None or kind is Kind.CLOSED):
+        raise Misuse("a sweep raises the rate: a trace or a closed loop has none")
+    if trace is not None or kind is Kind.CLOSED:
         if rate is not None:
-            raise Misuse("a trace has its own rate: leave --rate out")
-        return read_trace(trace)
-    if rate is None:
-        return ClosedLoop()
-    if burst > 1:
-        return Bursts(rate, burst)
-    return Constant(rate) if constant else Poisson(rate)
-
-
-def _sizes(rows: int, axes: Sequence[str]) -> Sizes:
-    from burnish.core.errors import Misuse
-    from burnish.serving.load.payload import Sizes
-
-    found: dict[tuple[str, int | None], int] = {}
-    for one in axes:
-        name, equals, size = one.rpartition("=")
-        name, colon, place = name.partition(":")
-        if not (
-            equals and name and size.isdigit() and int(size) and (place.isdigit() or not colon)
-        ):
-            raise Misuse(f"--axis is written as ids:1=128 or ids=128, got {one!r}")
-        found[name, int(place) if colon else None] = int(size)
-    return Sizes(rows, found)
+            raise Misuse("--rate is for poisson, constant and bursts: leave it out")
+        return ClosedLoop() if trace is None else read_trace(trace)
+    if rate is None and not sweep:
+        raise Misuse("how many requests per second? Give --rate 100, --sweep or --schedule closed")
+    per_s = per_second(rate) if rate is not None else 1.0
+    if kind is Kind.BURSTS:
+        return Bursts(per_s, burst)
+    return Poisson(per_s) if kind is Kind.POISSON else Constant(per_s)
 
 
 def _payload(
@@ -187,48 +300,64 @@ def _payload(
     seed: int,
     headers: dict[str, str],
 ) -> Payload:
-    from burnish.core.errors import Misuse
     from burnish.serving.load.ask import asked_payload, only_model
-    from burnish.serving.load.payload import MOST_BYTES, given_payload
+    from burnish.serving.load.payload import given_payload
 
     if body is None:
+        if header_length is not None:
+            raise Misuse("--header-length says how --body is laid out: give --body, too")
         return asked_payload(url, model, sizes, seed, headers)
     try:
-        if body.stat().st_size > MOST_BYTES:
-            raise Misuse(f"{body} has more than {MOST_BYTES:,} bytes")
         content = body.read_bytes()
     except OSError as error:
-        raise Misuse(f"cannot read --body {body}: {error.strerror}") from error
-    return given_payload(model or only_model(url, headers), content, header_length)
+        raise Misuse(f"--body: {body} cannot be read: {error.strerror}") from error
+    name = only_model(url, headers) if model is None else model
+    return given_payload(name, content, header_length)
 
 
-def _show(results: Sequence[LoadResult], slo: Slo | None) -> None:
-    from rich.table import Table
+def _sizes(rows: int, axes: Sequence[str], shapes: Sequence[str]) -> Sizes:
+    from burnish.serving.load.payload import Sizes
 
-    from burnish.serving.load.slo import PERCENTILES
-
-    table = Table()
-    for title in ("offered /s", "answered /s", *(f"{name} ms" for name in _SHOWN)):
-        table.add_column(title, justify="right")
-    if slo is not None:
-        table.add_column("in SLO /s", justify="right")
-    table.add_column("not answered")
-    for result in results:
-        cells = [_number(result.offered_per_s), _number(result.achieved_per_s)]
-        cells += [_number(result.percentile_ms(PERCENTILES[name])) for name in _SHOWN]
-        if slo is not None:
-            cells.append(_number(result.goodput_per_s))
-        failed = ", ".join(f"{count} × {kind}" for kind, count in result.failures.items())
-        table.add_row(*cells, failed or "–")
-    console().print(table)
-    last = results[-1]
-    say(
-        f"{last.schedule}, {last.model} at {last.url}: {last.request_bytes:,} bytes a request, "
-        f"{last.connections} connections"
-    )
-    if any(result.generator_behind for result in results):
-        say("the generator itself came late: give it cores of its own, or more --processes")
+    sizes: dict[tuple[str, int | None], int] = {}
+    for text in axes:
+        match = _AXIS.fullmatch(text)
+        if not match:
+            raise Misuse(f"--axis is written INPUT=SIZE or INPUT:DIM=SIZE, got {text!r}")
+        dim = match["dim"]
+        sizes[match["name"], None if dim is None else int(dim)] = int(match["size"])
+    given = {}
+    for text in shapes:
+        name, equals, numbers = text.rpartition("=")
+        parts = numbers.split(",") if numbers else []
+        if not equals or not name or not all(re.fullmatch(r"\d{1,12}", one) for one in parts):
+            raise Misuse(f"--shape is written INPUT=1,3,224,224, got {text!r}")
+        given[name] = tuple(map(int, parts))
+    return Sizes(rows, sizes, given)
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None or math.isnan(value) else f"{value:,.4g}"
+def _slo(text: str) -> Slo:
+    from burnish.serving.load.slo import Slo
+
+    name, equals, limit = text.partition("=")
+    found = latency(limit) if equals else {}
+    if "max_latency_ms" not in found:
+        raise Misuse(f'an SLO is written as "p99=50ms", got {text!r}')
+    return Slo(name.strip(), found["max_latency_ms"])
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise Misuse(f"a header is written as 'NAME: VALUE', got {text!r}")
+    return name.strip(), value.strip()
+
+
+def _seconds(text: str) -> float:
+    """Returns a time as seconds: "10 s", "500ms", "2 min"; "0" is none."""
+    from burnish.optimizing.budget import seconds
+
+    if text.strip() == "0":
+        return 0.0
+    if text.strip().lower().endswith("ms"):
+        return latency(text)["max_latency_ms"] / 1e3
+    return seconds(text)

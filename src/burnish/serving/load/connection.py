@@ -8,6 +8,7 @@ its headers and body are parsed, to find their end, and dropped.
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Any, Protocol, cast
 
 from burnish.core.errors import Missing
@@ -25,7 +26,7 @@ class Connection(asyncio.Protocol):
     """Belongs to an owner, which sends only when it is not `busy`."""
 
     __slots__ = (
-        "answers", "busy", "due_s", "garbled", "heard", "keep", "owner", "parser", "resent",
+        "answered_s", "busy", "due_s", "garbled", "heard", "keep", "owner", "parser", "resent",
         "sent_s", "status", "transport",
     )  # fmt: skip
 
@@ -38,9 +39,9 @@ class Connection(asyncio.Protocol):
         self.garbled = False
         self.heard = False
         self.resent = False
-        self.answers = 0
         self.status = 0
         self.due_s = self.sent_s = 0.0
+        self.answered_s = math.inf  # never yet
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -78,7 +79,6 @@ class Connection(asyncio.Protocol):
             self.close()  # an answer that nobody asked for
             return
         self.busy = False
-        self.answers += 1
         self.owner.answered(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

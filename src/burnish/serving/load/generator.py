@@ -21,6 +21,8 @@ from burnish.serving.load.plan import Order
 from burnish.serving.load.result import CONNECTION, PROTOCOL, TIMEOUT, Part
 
 _TICK_S = 0.02
+IDLE_S = 1.0
+"""For how long a connection rested at least, that a server may have ended for that."""
 _AGAIN_S = 0.1  # until a closed loop tries again to connect
 _clock = time.monotonic
 
@@ -138,6 +140,7 @@ class _Clients:
         """Counts an answer; called by the connection."""
         now_s = _clock()
         self.done += 1
+        connection.answered_s = now_s
         if connection.due_s >= self._count_from_s:
             self._last_s = now_s
             if 200 <= connection.status < 300:
@@ -159,7 +162,8 @@ class _Clients:
             return
         if connection.busy:
             connection.busy = False
-            if connection.answers and not (connection.heard or connection.resent):
+            rested_s = connection.sent_s - connection.answered_s
+            if rested_s > IDLE_S and not (connection.heard or connection.resent):
                 # The server ended an idle connection just then, as it may (RFC 9112, 9.3.1).
                 self._resent += 1
                 self._again(connection.due_s)
@@ -300,24 +304,38 @@ class _ClosedLoop(_Clients):
 
     def __init__(self, order: Order, wire: bytes) -> None:
         super().__init__(order, wire)
-        self._until_s = -1.0  # not begun
+        self._begun = False
+        self._start_s = self._until_s = 0.0
         self._left = order.requests
+        self._alarm = Alarm(self._loop, self._begin)
 
     def start(self, start_s: float, times_s: Sequence[float]) -> None:
         super().start(start_s, times_s)
+        self._start_s = start_s
         self._until_s = start_s + self._order.until_s
-        self._loop.call_later(max(0.0, start_s - _clock()), self._pump)
+        self._alarm.set(start_s)
 
     def over(self) -> bool:
-        return not self._sending and not self._busy
+        return self._begun and not self._sending and not self._busy
+
+    def close(self) -> None:
+        self._alarm.close()
+        super().close()
+
+    def _begin(self) -> None:
+        if _clock() < self._start_s:  # a loop's own timer may be early
+            self._alarm.set(self._start_s)
+            return
+        self._begun = True
+        self._pump()
 
     @property
     def _sending(self) -> bool:
-        return self._left != 0 and _clock() < self._until_s
+        return self._begun and self._left != 0 and _clock() < self._until_s
 
     def _free(self, connection: Connection) -> None:
         now_s = _clock()
-        if self._left == 0 or now_s >= self._until_s:
+        if not self._begun or self._left == 0 or now_s >= self._until_s:
             self._idle.append(connection)
             return
         if self._left is not None:
@@ -329,7 +347,7 @@ class _ClosedLoop(_Clients):
             self._left += 1
 
     def _refused(self) -> None:
-        if self._until_s >= 0:
+        if self._begun:
             self._failed(CONNECTION, _clock())
             self._loop.call_later(_AGAIN_S, self._pump)
 

@@ -52,8 +52,10 @@ class Histogram:
         wanted = list(percentiles)
         if not self.n:
             return [math.nan] * len(wanted)
-        found = self._counts.get_percentile_to_value_dict(wanted)
-        return [found[one] / 1e3 for one in wanted]
+        # As the library's own, which walks through all 23,000 counts in Python.
+        reached = np.cumsum(self._array())
+        targets = [self._counts.get_target_count_at_percentile(one) for one in wanted]
+        return [self._highest_ms(index) for index in np.searchsorted(reached, targets).tolist()]
 
     def interval_ms(self, percentile: float) -> tuple[float, float]:
         """Returns the 95 % interval of a percentile, by order statistics.
@@ -77,7 +79,7 @@ class Histogram:
     @property
     def mean_ms(self) -> float:
         """The mean latency."""
-        return float(self._counts.get_mean_value()) / 1e3 if self.n else math.nan
+        return sum(ms * count for ms, count in self) / self.n if self.n else math.nan
 
     def to_text(self) -> str:
         """Returns the histogram in HdrHistogram's own format, V2, compressed, base64."""
@@ -101,8 +103,16 @@ class Histogram:
 
     def __iter__(self) -> Iterator[tuple[float, int]]:
         """Yields (ms, count) for every latency that was seen, ascending."""
-        for item in self._counts.get_recorded_iterator():
-            yield item.value_iterated_to / 1e3, item.count_at_this_value
+        counts = self._array()
+        for index in np.flatnonzero(counts).tolist():
+            yield self._highest_ms(index), int(counts[index])
+
+    def _array(self) -> npt.NDArray[np.int64]:
+        return np.ctypeslib.as_array(self._counts.counts).astype(np.int64)
+
+    def _highest_ms(self, index: int) -> float:
+        value = self._counts.get_value_from_index(index)
+        return float(self._counts.get_highest_equivalent_value(value)) / 1e3
 
 
 def _hdr() -> Any:

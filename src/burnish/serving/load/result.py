@@ -81,6 +81,11 @@ class LoadResult:
     rows: int | None
 
     @property
+    def closed(self) -> bool:
+        """Whether requests waited for answers."""
+        return self.offered_per_s is None
+
+    @property
     def ok(self) -> int:
         """How many requests were answered with 2xx."""
         return self.latency.n

@@ -114,8 +114,8 @@ def described(schedule: Schedule) -> str:
     if isinstance(schedule, Trace):
         return f"trace of {len(schedule.at_ms)} requests"
     if isinstance(schedule, Bursts):
-        return f"bursts of {schedule.size}, {schedule.per_s:g}/s"
-    return f"{type(schedule).__name__.lower()}, {schedule.per_s:g}/s"
+        return f"bursts of {schedule.size}, {schedule.per_s:.4g}/s"
+    return f"{type(schedule).__name__.lower()}, {schedule.per_s:.4g}/s"
 
 
 def shares(total: int, of: int) -> list[int]:

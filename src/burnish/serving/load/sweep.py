@@ -13,7 +13,7 @@ from burnish.serving.load.knee import Search, knee
 from burnish.serving.load.plan import LoadPlan
 from burnish.serving.load.result import LoadResult
 from burnish.serving.load.run import Crew
-from burnish.serving.load.schedule import ClosedLoop, Poisson, at_rate
+from burnish.serving.load.schedule import ClosedLoop, at_rate
 from burnish.serving.load.slo import Slo
 
 _PROBE_S = 1.0
@@ -103,8 +103,3 @@ def _start(crew: Crew, plan: LoadPlan, progress: Progress) -> float:
         said = ", ".join(f"{kind}: {count}" for kind, count in result.failures.items())
         raise Misuse(f"no request was answered at all ({said or 'none ended'})")
     return max(0.5 * result.achieved_per_s / plan.processes, 0.1)
-
-
-def default_schedule() -> Poisson:
-    """Returns the schedule of a sweep whose user named none."""
-    return Poisson(1.0)
