@@ -10,9 +10,11 @@ INSTALLED := $(VENV)/.installed
 EXTRAS := openvino,train,serve,parquet,demo,dev
 BENCH := .venv-bench
 NNCF := nncf==3.4.0
+SERVERS := litserve==0.2.19 mosec==0.9.8 'ray[serve]==2.60.0' onnxruntime==1.32.0
+TRITON := nvidia-pytriton==0.7.0 'numpy<2' onnxruntime==1.32.0
 PIP := -m pip --disable-pip-version-check
 
-.PHONY: demo test test-slow check format docs proto bench-env clean
+.PHONY: demo test test-slow check format docs proto bench-env bench-serving-env clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/digits/demo.py
@@ -49,6 +51,22 @@ $(BENCH)/.installed: Makefile
 	$(BENCH)/bin/python $(PIP) install --quiet '$(NNCF)' onnx onnxruntime
 	@touch $@
 
+# The servers that benchmarks/serving.py compares with; Triton needs Debian's own python3.11.
+bench-serving-env: $(BENCH)-serving/.installed $(BENCH)-triton/.installed
+
+$(BENCH)-serving/.installed: Makefile
+	$(PYTHON) -m venv $(BENCH)-serving
+	@echo "Installing LitServe, mosec and Ray Serve into $(BENCH)-serving ..."
+	$(BENCH)-serving/bin/python $(PIP) install --quiet $(SERVERS)
+	@touch $@
+
+$(BENCH)-triton/.installed: Makefile
+	@test -x /usr/bin/python3.11 || { echo "Triton needs Debian's own: apt-get install python3.11 python3.11-venv"; exit 1; }
+	/usr/bin/python3.11 -m venv $(BENCH)-triton
+	@echo "Installing Triton into $(BENCH)-triton ..."
+	$(BENCH)-triton/bin/python $(PIP) install --quiet $(TRITON)
+	@touch $@
+
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else "Burnish needs Python 3.11 or newer; $(PYTHON) is %d.%d. Choose another: make PYTHON=python3.11 ..." % v[:2])'
 	@test -x $(BIN)/python || { echo "Making $(VENV) ..."; $(PYTHON) -m venv $(VENV); }
@@ -60,4 +78,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(BENCH) out build dist
+	rm -rf $(VENV) $(BENCH)* out build dist
