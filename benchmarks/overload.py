@@ -8,7 +8,7 @@ soon do the others hear that they will not be? The ceiling is what a closed loop
 connections gets through without an SLO; the best goodput without overload is the highest of
 Poisson traffic at `--shares` of it. Loads above it follow as Poisson traffic, latencies
 counted from when a request was due. A tenth of the traffic are probes, which also time
-rejections, from the first byte sent to the answer read. The generator shares the machine's
+refusals, from the first byte sent to the answer read. The generator shares the machine's
 cores with the server. Beside each figure stands what the simulator, which runs the same
 batcher, says of the same rate: with calls as they were in process, and with calls as slow
 as the server saw them in that very run. Prints a Markdown table; medians over the rounds.
@@ -54,6 +54,7 @@ from serving import ranged, say
 MODEL = "model"
 CONNECTIONS, CLOSED = 512, 32
 PROBES_RATIO, PROBERS = 0.1, 16
+REJECTED, EXPIRED = (429, 503), 504
 PROCESSES = 2
 """Of the generator; not in this one, whose threads probe."""
 
@@ -65,10 +66,13 @@ class Outcome:
     offered: list[float] = field(default_factory=list)
     goodput: list[float] = field(default_factory=list)
     rejected_ratio: list[float] = field(default_factory=list)
+    """Told so with 429 or 503."""
+    expired_ratio: list[float] = field(default_factory=list)
+    """Told so with 504, after their time had run out."""
     other_ratio: list[float] = field(default_factory=list)
     """Answered late, or failed in another way."""
-    rejections_ms: list[float] = field(default_factory=list)
-    """Of all rounds."""
+    refusals_ms: list[float] = field(default_factory=list)
+    """The time to a 429, 503 or 504, of all rounds."""
     in_process: list[Simulation] = field(default_factory=list)
     as_seen: list[Simulation] = field(default_factory=list)
     behind: int = 0
@@ -81,8 +85,9 @@ class Probes:
 
     sent: int = 0
     in_slo: int = 0
-    other: int = 0
-    rejections_ms: list[float] = field(default_factory=list)
+    rejected: int = 0
+    expired: int = 0
+    refusals_ms: list[float] = field(default_factory=list)
 
 
 def main() -> None:
@@ -171,12 +176,14 @@ def loaded(
     }
     requests = result.requests + probes.sent
     in_slo = (result.in_slo or 0) + probes.in_slo
-    rejected = result.rejected + len(probes.rejections_ms)
+    rejected = result.rejected + probes.rejected
+    expired = result.failures.get(str(EXPIRED), 0) + probes.expired
     outcome.offered.append((result.offered_per_s or 0.0) + probes.sent / options.seconds)
     outcome.goodput.append((result.goodput_per_s or 0.0) + probes.in_slo / options.seconds)
     outcome.rejected_ratio.append(rejected / requests)
-    outcome.other_ratio.append((requests - in_slo - rejected) / requests)
-    outcome.rejections_ms += probes.rejections_ms
+    outcome.expired_ratio.append(expired / requests)
+    outcome.other_ratio.append((requests - in_slo - rejected - expired) / requests)
+    outcome.refusals_ms += probes.refusals_ms
     outcome.behind += result.generator_behind
     means = {size: ms / n for size, (ms, n) in seen.items() if n > 0}
     for simulations, service in (
@@ -220,12 +227,11 @@ def probing(
                 continue
             with lock:
                 probes.sent += 1
-                if status in (429, 503):
-                    probes.rejections_ms.append(ms)
-                elif status == 200 and ms <= options.slo_ms:
-                    probes.in_slo += 1
-                else:
-                    probes.other += 1
+                probes.rejected += status in REJECTED
+                probes.expired += status == EXPIRED
+                probes.in_slo += status == 200 and ms <= options.slo_ms
+                if status in (*REJECTED, EXPIRED):
+                    probes.refusals_ms.append(ms)
         connection.close()
 
     threads = [threading.Thread(target=work, args=(one,)) for one in range(PROBERS)]
@@ -301,25 +307,23 @@ def report(
         f"(the engine alone, in process: {engine:.1f}/s). Best goodput without overload: "
         f"{best[0]:.1f}/s, at {best[1]:g} × the ceiling.\n"
     )
-    titles = ["load", "offered/s", "in SLO/s", "of the best", "rejected %", "late or failed %"]
-    titles += ["to rejection, ms: p50, p99 (n)", "simulated in SLO/s: calls in process"]
-    titles += ["calls as seen", "simulated p99 to rejection, ms: in process, as seen"]
+    titles = ["load", "offered/s", "in SLO/s", "of the best", "429, 503 %", "504 %"]
+    titles += ["late or failed %", "to refusal, ms: p50, p99 (n)"]
+    titles += [
+        "simulated in SLO/s: calls in process",
+        "calls as seen",
+        "simulated p99 to refusal, ms: in process, as seen",
+    ]
     print("| " + " | ".join(titles) + " |\n|" + "---|" * len(titles))
     for share, one in outcomes.items():
-        shares = [goodput / best[0] for goodput in one.goodput]
+        shares = [goodput / best[0] if best[0] else np.nan for goodput in one.goodput]
         cells = [f"{share:g} ×", ranged(one.offered, 1), ranged(one.goodput, 1), ranged(shares, 2)]
-        cells += [ranged([100 * ratio for ratio in one.rejected_ratio], 1)]
-        cells += [ranged([100 * ratio for ratio in one.other_ratio], 1), rejection(one)]
+        for ratios in (one.rejected_ratio, one.expired_ratio, one.other_ratio):
+            cells.append(ranged([100 * ratio for ratio in ratios], 1))
+        cells.append(refusal(one))
         cells += [ranged([run.goodput_per_s for run in one.in_process], 1)]
         cells += [ranged([run.goodput_per_s for run in one.as_seen], 1)]
-        after = [
-            max(
-                (ms for run in runs for ms in [run.time_to_rejection_ms[99.0]] if ms == ms),
-                default=None,
-            )
-            for runs in (one.in_process, one.as_seen)
-        ]
-        cells += [", ".join("–" if ms is None else f"{ms:.1f}" for ms in after)]
+        cells.append(f"{simulated_refusal(one.in_process)}, {simulated_refusal(one.as_seen)}")
         print("| " + " | ".join(cells) + " |")
     for share, one in outcomes.items():
         if one.behind:
@@ -329,13 +333,19 @@ def report(
             )
 
 
-def rejection(outcome: Outcome) -> str:
-    """Returns the time to rejection, as probes saw it."""
-    n = len(outcome.rejections_ms)
+def refusal(outcome: Outcome) -> str:
+    """Returns the time to refusal, as probes saw it."""
+    n = len(outcome.refusals_ms)
     if not n:
         return "–"
-    middle, high = np.percentile(outcome.rejections_ms, [50, 99])
+    middle, high = np.percentile(outcome.refusals_ms, [50, 99])
     return f"{middle:.1f}, {high:.1f} ({n})"
+
+
+def simulated_refusal(runs: list[Simulation]) -> str:
+    """Returns the longest of the rounds' p99 of the time to refusal."""
+    after = [run.time_to_rejection_ms[99.0] for run in runs if run.rejected_after_ms]
+    return f"{max(after):.1f}" if after else "–"
 
 
 if __name__ == "__main__":

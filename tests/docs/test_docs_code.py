@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 import tomllib
 from pathlib import Path
 
@@ -96,6 +97,33 @@ def test_python_runs_after_the_demo(name: str, after_demo: Path) -> None:
         assert done.returncode == 0, f"{name}:{line}: {done.stderr}"
 
 
+def _serves(command: list[str], folder: Path) -> None:
+    """Starts a server on free ports, waits until it is ready, and stops it."""
+    ports = ["--port", "0", "--grpc-port", "0", "--health-port", "0"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        [*command, *ports],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as server:
+        assert server.stdout is not None
+        stop = threading.Timer(120, server.kill)
+        stop.start()
+        try:
+            said = []
+            for text in server.stdout:
+                said.append(text)
+                if text.startswith("ready at"):
+                    server.terminate()
+            assert server.wait(60) == 0, "".join(said)
+            assert any(text.startswith("ready at") for text in said), "".join(said)
+        finally:
+            stop.cancel()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUNNABLE)
 def test_command_lines_run_after_the_demo(name: str, after_demo: Path) -> None:
@@ -103,6 +131,9 @@ def test_command_lines_run_after_the_demo(name: str, after_demo: Path) -> None:
     for line, block in blocks(ROOT / name, "sh"):
         for words in map(shlex.split, _brief(block).splitlines()):
             if not words or Path(words[0]).name != "burnish":
+                continue
+            if words[1] == "serve":
+                _serves([str(program), *words[1:]], after_demo)
                 continue
             done = subprocess.run(
                 [program, *words[1:]],

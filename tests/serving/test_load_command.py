@@ -81,6 +81,20 @@ def test_no_answer_is_no_success():
     assert "503: " in done.output
 
 
+def test_secrets_are_sent_and_not_written_down(tmp_path, monkeypatch):
+    typed = ["--token", "t0p", "-H", "X-Key: it's 5ecret"]
+    monkeypatch.setattr("sys.argv", ["burnish", "load", *typed])
+    with serving(Stub()) as stub:
+        done = burnish(stub.url, "--rate", 50, *typed, *FAST, "--json", "-o", tmp_path / "l.html")
+    assert done.exit_code == 0, done.output
+    assert all(b"\r\nAuthorization: Bearer t0p\r\n" in head for head in stub.heads)
+    assert all(b"\r\nX-Key: it's 5ecret\r\n" in head for head in stub.heads)
+    for written in (done.output, (tmp_path / "l.html").read_text()):
+        assert "load --token …" in written
+        assert "t0p" not in written
+        assert "5ecret" not in written
+
+
 def test_a_body_from_a_file(tmp_path):
     (tmp_path / "body").write_bytes(b'{"inputs": []}')
     with serving(Stub()) as stub:

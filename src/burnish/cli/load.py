@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -108,7 +109,7 @@ def load(
         typer.Option(
             "--slo",
             metavar="pN=TIME",
-            help="The limit to keep, as p99=50ms; p50, p90, p95, p99 or p99.9.",
+            help="The limit to keep, as p99=50ms; p50, p90, p95, p99 (if none is named) or p99.9.",
         ),
     ] = None,
     duration: Annotated[
@@ -187,7 +188,16 @@ def load(
             "--header",
             "-H",
             metavar="'NAME: VALUE'",
-            help="A header to send, as 'Authorization: Bearer …'; repeatable.",
+            help="A header to send with every request; repeatable.",
+        ),
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            "--token",
+            metavar="TEXT",
+            envvar="BURNISH_TOKEN",
+            help="A bearer token to send; better from the environment, where no one sees it.",
         ),
     ] = None,
     output: Annotated[
@@ -210,6 +220,8 @@ def load(
     if output is not None and not output.parent.is_dir():
         raise Misuse(f"--output: there is no folder {output.parent}")
     headers = dict(map(_header, header or ()))
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
     sizes = _sizes(rows, axis or (), shape or ())
     plan = LoadPlan(
         url,
@@ -218,7 +230,7 @@ def load(
         duration_s=_seconds(duration),
         warmup_s=_seconds(warmup),
         requests=requests,
-        connections=connections,
+        connections=max(connections, processes),
         processes=processes,
         timeout_s=_seconds(timeout),
         slo=kept,
@@ -228,7 +240,7 @@ def load(
     measured: LoadResult | SweepResult
     with progress_bar(quiet, context.obj) as progress:
         measured = _swept(plan, rate, progress) if sweep else run_load(plan, progress)
-    _show(measured, output, as_json)
+    _show(measured, output, as_json, _without([token or "", *map(_secret, header or ())]))
 
 
 def _swept(plan: LoadPlan, rate: str | None, progress: Progress) -> SweepResult:
@@ -239,7 +251,9 @@ def _swept(plan: LoadPlan, rate: str | None, progress: Progress) -> SweepResult:
     return run_sweep(plan, search, progress)
 
 
-def _show(measured: LoadResult | SweepResult, output: Path | None, as_json: bool) -> None:
+def _show(
+    measured: LoadResult | SweepResult, output: Path | None, as_json: bool, command: str
+) -> None:
     """Prints what was measured, writes the page, and exits with 3 where it is not as wanted."""
     from burnish.serving.load.page import page
     from burnish.serving.load.rows import doubts, facts, verdict
@@ -248,7 +262,7 @@ def _show(measured: LoadResult | SweepResult, output: Path | None, as_json: bool
 
     created = datetime.now(UTC).isoformat(timespec="seconds")
     if output is not None:
-        output.write_text(page(measured, command_line(), created), encoding="utf-8")
+        output.write_text(page(measured, command, created), encoding="utf-8")
     if isinstance(measured, SweepResult):
         result = (measured.best or measured.steps[-1]).result
         good = measured.best is not None
@@ -256,7 +270,7 @@ def _show(measured: LoadResult | SweepResult, output: Path | None, as_json: bool
         result = measured
         good = bool(result.ok) and (result.slo is None or result.keeps())
     if as_json:
-        print_json({**measured.to_dict(), "command": command_line(), "created": created})
+        print_json({**measured.to_dict(), "command": command, "created": created})
     else:
         console().print(load_table(measured))
         say("")
@@ -301,13 +315,15 @@ def _payload(
     headers: dict[str, str],
 ) -> Payload:
     from burnish.serving.load.ask import asked_payload, only_model
-    from burnish.serving.load.payload import given_payload
+    from burnish.serving.load.payload import MOST_BYTES, given_payload
 
     if body is None:
         if header_length is not None:
             raise Misuse("--header-length says how --body is laid out: give --body, too")
         return asked_payload(url, model, sizes, seed, headers)
     try:
+        if body.stat().st_size > MOST_BYTES:
+            raise Misuse(f"--body: {body} has more than {MOST_BYTES:,} bytes")
         content = body.read_bytes()
     except OSError as error:
         raise Misuse(f"--body: {body} cannot be read: {error.strerror}") from error
@@ -339,7 +355,9 @@ def _slo(text: str) -> Slo:
     from burnish.serving.load.slo import Slo
 
     name, equals, limit = text.partition("=")
-    found = latency(limit) if equals else {}
+    if not equals:
+        name, limit = "p99", text
+    found = latency(limit)
     if "max_latency_ms" not in found:
         raise Misuse(f'an SLO is written as "p99=50ms", got {text!r}')
     return Slo(name.strip(), found["max_latency_ms"])
@@ -350,6 +368,19 @@ def _header(text: str) -> tuple[str, str]:
     if not colon or not name.strip():
         raise Misuse(f"a header is written as 'NAME: VALUE', got {text!r}")
     return name.strip(), value.strip()
+
+
+def _secret(header: str) -> str:
+    return _header(header)[1]
+
+
+def _without(secrets: Sequence[str]) -> str:
+    """Returns the command as it was typed, for others to see: without what is secret."""
+    command = command_line()
+    for secret in filter(None, secrets):
+        for written in (secret, shlex.quote(secret)[1:-1]):
+            command = command.replace(written, "…") if written else command
+    return command
 
 
 def _seconds(text: str) -> float:
