@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -18,6 +17,7 @@ from burnish.cli.output import command_line, console, print_json, say, show_warn
 from burnish.cli.progress_bar import progress_bar
 from burnish.cli.quantities import latency, per_second
 from burnish.core.errors import Misuse
+from burnish.core.settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +40,7 @@ EPILOG = (
     "2 wrong use; 3 the SLO not kept, or nothing answered; 130 interrupted."
 )
 _GOAL_NOT_MET = 3
+_QUOTED = "'\"'\"'"  # how shlex writes a quote within quotes
 _AXIS = re.compile(r"(?P<name>.+?)(?::(?P<dim>\d{1,2}))?=(?P<size>\d{1,12})")
 
 
@@ -196,8 +197,8 @@ def load(
         typer.Option(
             "--token",
             metavar="TEXT",
-            envvar="BURNISH_TOKEN",
-            help="A bearer token to send; better from the environment, where no one sees it.",
+            help="A bearer token to send; better in BURNISH_TOKEN, where no one sees it.",
+            show_default=False,
         ),
     ] = None,
     output: Annotated[
@@ -220,6 +221,7 @@ def load(
     if output is not None and not output.parent.is_dir():
         raise Misuse(f"--output: there is no folder {output.parent}")
     headers = dict(map(_header, header or ()))
+    token = token or settings().token
     if token:
         headers["Authorization"] = f"Bearer {token}"
     sizes = _sizes(rows, axis or (), shape or ())
@@ -378,8 +380,7 @@ def _without(secrets: Sequence[str]) -> str:
     """Returns the command as it was typed, for others to see: without what is secret."""
     command = command_line()
     for secret in filter(None, secrets):
-        for written in (secret, shlex.quote(secret)[1:-1]):
-            command = command.replace(written, "…") if written else command
+        command = command.replace(secret.replace("'", _QUOTED), "…").replace(secret, "…")
     return command
 
 

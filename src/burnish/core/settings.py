@@ -19,12 +19,14 @@ class Settings:
     `store`: BURNISH_STORE, where finished steps are kept for reuse.
     `store_bytes`: BURNISH_STORE_BYTES, the store's largest size; the oldest steps go first.
     `threads`: BURNISH_THREADS, the most threads to use, or None for every usable core.
+    `token`: BURNISH_TOKEN, the bearer token to send to a server, or None.
     """
 
     data: Path | None
     store: Path
     store_bytes: int
     threads: int | None
+    token: str | None = None
 
 
 @cache
@@ -38,6 +40,7 @@ def settings() -> Settings:
         store=Path(store) if store else cache_home / "burnish",
         store_bytes=_whole("BURNISH_STORE_BYTES") or 10 * 1024**3,
         threads=_whole("BURNISH_THREADS"),
+        token=os.environ.get("BURNISH_TOKEN") or None,
     )
 
 
