@@ -162,8 +162,7 @@ class Server:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self.stop)
         loop.add_signal_handler(signal.SIGINT, self.stop)
-        if self._read_again is not None:
-            loop.add_signal_handler(signal.SIGHUP, self._reload)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
         try:
             yield
         finally:
@@ -171,6 +170,9 @@ class Server:
                 loop.remove_signal_handler(one)
 
     def _reload(self) -> None:
+        if self._read_again is None:
+            _log.warning("not-reloaded reason=the server was started without --config")
+            return
         self._reloading = asyncio.get_running_loop().create_task(self.reload())
 
     async def reload(self) -> None:
