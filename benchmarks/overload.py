@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--model", choices=cases.SIDES, default="mobilenet_v2")
     parser.add_argument("--slo-ms", type=float, default=60)
     parser.add_argument("--loads", type=float, nargs="+", default=[1.1, 1.5, 3.0])
-    parser.add_argument("--shares", type=float, nargs="+", default=[0.6, 0.75, 0.9])
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.7, 0.8, 0.9, 1.0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=10, help="of each measurement")
     parser.add_argument("--warm-up", type=float, default=2, help="seconds before each")
@@ -105,7 +105,7 @@ def main() -> None:
     peer = next(one for one in peers(machine().cores) if one.name == "Burnish")
     with tempfile.TemporaryDirectory() as temporary:
         say(f"{options.model}: making the bundle")
-        case = cases.make(options.model, Path(temporary), 0.5)
+        case = cases.make(options.model, Path(temporary), 1.0)
         outcomes = {one: Outcome() for one in [*options.shares, *options.loads]}
         ceilings = []
         for turn in range(options.rounds):

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -26,6 +28,8 @@ def bound(engine: OrtEngine, output: str) -> Callable[..., dict[str, np.ndarray]
 def main() -> None:
     """Serves until it is stopped."""
     asked = settings()
+    # Leaving the block below takes Triton and its shared memory along.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     config = TritonConfig(
         http_address=asked["host"],
         http_port=asked["port"],
