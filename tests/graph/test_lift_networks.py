@@ -226,7 +226,7 @@ def test_ten_steps_of_training_are_the_sources():
 
 @pytest.mark.parametrize("maker", [vit, bert, wav2vec2], ids=lambda one: one.__name__)
 def test_transformers_compile_whole_and_run_in_bfloat16(maker):
-    _, x, model, module = build(maker)
+    network, x, model, module = build(maker)
     name, made = model.signature.inputs[0].name, model.signature.outputs[0].name
     torch._dynamo.reset()
     compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
@@ -237,7 +237,14 @@ def test_transformers_compile_whole_and_run_in_bfloat16(maker):
             torch.testing.assert_close(got, expected[: len(batch)], atol=1e-4, rtol=1e-4)
         with torch.autocast("cpu", torch.bfloat16):
             half = module({name: x})[made].float()
-    assert (half - expected).abs().max() < 0.05 * expected.abs().max() + 0.01
+            sources = network(x).float()
+    # What bfloat16 costs is the processor's and the network's: this one loses 0.7 % on a
+    # Zen 4 and some 10 % on another kind. A wrong operator loses everything.
+    lost, sources_lost, size = (
+        one.square().mean().sqrt() for one in (half - expected, sources - expected, expected)
+    )
+    assert half.isfinite().all()
+    assert lost < 2 * sources_lost + 0.2 * size, (lost, sources_lost, size)
 
 
 def test_a_copy_trains_by_itself():
