@@ -155,6 +155,23 @@ def test_a_table_ten_times_too_hopeful_is_unlearned() -> None:
     assert result.goodput_per_s >= 0.85 * CEILING
 
 
+@pytest.mark.parametrize("factor", [0.7, 1.5])
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_serving_goes_on_after_calls_that_were_very_slow(share: float, factor: float) -> None:
+    chance = rng(1)
+
+    def stalled(batch: Batch) -> float:
+        slow = 2_000 < batch.started_ms < 5_000 and chance.random() < share
+        return 4.5 * batch.size * (20.0 if slow else 1.0)
+
+    shape = ServedShape(LatencyModel([(1, 2.5), (8, 19.0)]))
+    ceiling = 2 * 1e3 / 4.5
+    traffic = poisson(factor * ceiling, 12.0, rng())
+    result = served(traffic, Batching(streams=2, slo_ms=SLO_MS), shape, stalled)
+    assert shape.latency.promised_ms(1) < 6.0  # it was seen to be fast again
+    assert result.goodput_per_s > 0.85 * min(factor, 1.0) * ceiling * (9 / 12)
+
+
 def test_bursts_and_a_slower_engine_than_the_table_says() -> None:
     arrivals = bursts(0.9 * CEILING, 10.0, 8, rng())
     result = served(arrivals, Batching(slo_ms=SLO_MS), service=engine(1.5 * ALPHA, 1.5 * TAU))

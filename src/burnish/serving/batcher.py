@@ -250,17 +250,17 @@ class Batcher:
     def _in_time(
         self, request: Request, lane: Lane, key: Key, backlog: Backlog
     ) -> Rejection | None:
-        size = backlog.batch_size
-        if request.rows <= size:
-            alone_ms = lane.shape.latency.promised_ms(request.rows)
-        else:
-            batches = -(-request.rows // size)
-            alone_ms = -(-batches // self.batching.streams) * backlog.batch_ms
+        size, latency = backlog.batch_size, lane.shape.latency
         runs_now = (
             len(self._idle) * size >= request.rows
             and not self._waiting_requests
             and not self.batching.linger_ms
         )
+        likely_ms = latency.hoped_ms if runs_now else latency.promised_ms
+        rounds = 1
+        if request.rows > size:
+            rounds = -(-(-(-request.rows // size)) // self.batching.streams)
+        alone_ms = rounds * likely_ms(min(request.rows, size))
         return too_late(request.rows, request.deadline_ms, alone_ms, backlog, runs_now) or (
             displaces(request.rows, lane.behind(key), backlog)
         )
@@ -307,7 +307,9 @@ class Batcher:
         """Starts the lane's next batch; returns it, and the requests dropped on the way.
 
         A request that a batch of this size would answer too late is dropped. Only when that
-        leaves nothing to run is a smaller batch tried.
+        leaves nothing to run is a smaller batch tried, and at last a single row that would
+        be in time if the model were as fast as its table says: the stream has nothing else
+        to do, and a model that was slow for a while must be seen to be fast again.
         """
         latency = lane.shape.latency
         size = min(lane.best_batch_size, lane.rows)
@@ -315,6 +317,8 @@ class Batcher:
         while not chosen and size > 1:
             size //= 2
             chosen, late = _pick(lane, size, now_ms + latency.expected_ms(size))
+        if not chosen:
+            chosen, late = _pick(lane, 1, now_ms + latency.hoped_ms(1))
         for entry in late:
             self._leave(entry)
         if not chosen:

@@ -123,6 +123,14 @@ class LatencyModel:
         """Returns the time that a batch exceeds in few cases, 1 − `quantile` of them."""
         return self._expected_ms[batch_size - 1] * self._surprise
 
+    def hoped_ms(self, batch_size: int) -> float:
+        """Returns the least that may be expected: the table's time, or what is seen if less.
+
+        For whoever decides whether a call is worth a try: calls that were slow for a while,
+        and are asked for no more, could not show that they are fast again.
+        """
+        return min(float(self._table_ms[batch_size - 1]), self._expected_ms[batch_size - 1])
+
     def update(self, batch_size: int, ms: float) -> None:
         """Learns from one call that took `ms`. Raises `Misuse` for values out of range."""
         if not 1 <= batch_size <= self.max_batch_size or not 0.0 < ms < math.inf:
