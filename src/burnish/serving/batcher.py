@@ -257,9 +257,7 @@ class Batcher:
             and not self.batching.linger_ms
         )
         likely_ms = latency.hoped_ms if runs_now else latency.promised_ms
-        rounds = 1
-        if request.rows > size:
-            rounds = -(-(-(-request.rows // size)) // self.batching.streams)
+        rounds = math.ceil(request.rows / (size * self.batching.streams))
         alone_ms = rounds * likely_ms(min(request.rows, size))
         return too_late(request.rows, request.deadline_ms, alone_ms, backlog, runs_now) or (
             displaces(request.rows, lane.behind(key), backlog)

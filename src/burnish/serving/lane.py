@@ -43,7 +43,7 @@ class Lane:
     """One bucket's queue: priority first, then the earliest deadline, then who came first."""
 
     def __init__(self, bucket: Axes, shape: ServedShape, cap: Callable[[ServedShape], int]) -> None:
-        """`cap` gives b* for what is known of the shape; it is asked after each call seen."""
+        """`cap` gives b* for what is known of the shape; it is asked when predictions change."""
         self.bucket = bucket
         self.shape = shape
         self.rows = 0
@@ -51,18 +51,18 @@ class Lane:
         self.entries: list[Entry] = []
         self._cap = cap
         self._best = cap(shape)
-        self._best_at_calls = shape.latency.calls
+        self._settled = shape.latency.settled
 
     def reshape(self, shape: ServedShape) -> None:
         """Takes what is known of a new model."""
         self.shape = shape
         self._best = self._cap(shape)
-        self._best_at_calls = shape.latency.calls
+        self._settled = shape.latency.settled
 
     @property
     def best_batch_size(self) -> int:
         """b*, by the latency model as it is now."""
-        if self.shape.latency.calls != self._best_at_calls:
+        if self.shape.latency.settled != self._settled:
             self.reshape(self.shape)
         return self._best
 

@@ -34,6 +34,8 @@ GAIN_RATIO = 0.97
 """The share of the best throughput that the smallest batch size must reach."""
 _WINDOW_HALF_LIVES = 4
 _FIRST_SURPRISES = tuple(0.9 + 0.01 * step for step in range(21))  # ±10 % before calls are seen
+_SETTLE_CALLS = 8
+"""Predictions are worked out anew after so many calls, once the first half-life has passed."""
 _LARGEST_STEP = math.log(4.0)  # one stall of a minute must not speak for an hour
 _ROUNDING = 1e-9  # so that the last digit of a sum does not move b* to and fro
 
@@ -75,6 +77,8 @@ class LatencyModel:
             )
         self.calls = 0
         """Calls seen so far."""
+        self.settled = 0
+        """How often the predictions have changed."""
         self._quantile = quantile
         self._half_life_calls = half_life_calls
         self._decay = 0.5 ** (1.0 / half_life_calls)
@@ -149,7 +153,8 @@ class LatencyModel:
             self._weights[knot] += share
             self._sums[knot] += share * seen
         self.calls += 1
-        self._settle()
+        if self.calls < self._half_life_calls or self.calls % _SETTLE_CALLS == 0:
+            self._settle()
 
     def best_batch_size(
         self, slo_ms: float = math.inf, row_bytes: int = 0, memory_bytes: float = math.inf
@@ -191,6 +196,7 @@ class LatencyModel:
         ms = np.maximum.accumulate(self._table_ms * factor)  # a larger batch is never faster
         self._expected_ms: list[float] = ms.tolist()
         self._surprise = max(1.0, self._recent_quantile())
+        self.settled += 1
 
     def _recent_quantile(self) -> float:
         """Returns the quantile of the surprises, each weighted by how recent it is."""

@@ -119,6 +119,7 @@ class ServedModel:
             {} for _ in range(batching.streams)
         ]
         self._wake: asyncio.TimerHandle | None = None
+        self._wake_ms = math.inf
         self._retired = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -334,18 +335,23 @@ class ServedModel:
         return Refused(f"{self.name}: {rejection.reason}", status, rejection.retry_after_ms)
 
     def _set_wake(self) -> None:
-        """Asks the policy again when it has to be: a deadline passes, a linger ends."""
+        """Asks the policy again when it has to be: a deadline passes, a linger ends.
+
+        A timer that is set for earlier stays: it costs less to wake once for nothing than
+        to move it with every request.
+        """
         with self._lock:
             wake_ms = self._batcher.wake_ms()
+        if wake_ms >= self._wake_ms:
+            return
         if self._wake is not None:
             self._wake.cancel()
-            self._wake = None
-        if wake_ms < math.inf:
-            delay_s = max(0.0, wake_ms - _now_ms()) / 1e3
-            self._wake = self._loop.call_later(delay_s, self._woken)
+        self._wake_ms = wake_ms
+        delay_s = max(0.0, wake_ms - _now_ms()) / 1e3
+        self._wake = self._loop.call_later(delay_s, self._woken)
 
     def _woken(self) -> None:
-        self._wake = None
+        self._wake, self._wake_ms = None, math.inf
         with self._lock:
             decided = self._batcher.dispatch(_now_ms())
         self._start(decided)

@@ -18,6 +18,7 @@ from burnish.serving.counts import Histogram
 from burnish.serving.gate import UNAUTHORIZED, Rate, Tokens
 from burnish.serving.http.inference import Inferred, infer
 from burnish.serving.http.message import (
+    WHEN_GONE,
     WHOLE_BODY,
     BodyLimits,
     Call,
@@ -86,6 +87,7 @@ class App:
         if scope["type"] != "http":
             return
         client = scope.get("client")
+        extensions = scope.get("extensions") or {}
         call = Call(
             scope["method"],
             scope["path"],
@@ -94,7 +96,8 @@ class App:
             receive,
             send,
             client[0] if client else "",
-            (scope.get("extensions") or {}).get(WHOLE_BODY),
+            extensions.get(WHOLE_BODY),
+            extensions.get(WHEN_GONE),
         )
         identifier = call.headers.get(_REQUEST_ID) or f"{self._started}-{next(self._ids)}".encode()
         extra = [(_REQUEST_ID, identifier[:200])]

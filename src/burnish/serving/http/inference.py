@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from dataclasses import dataclass
 
@@ -13,7 +12,6 @@ from burnish.serving.http.message import (
     BodyLimits,
     Call,
     Gone,
-    Receive,
     Reply,
     compressed,
     read_body,
@@ -73,7 +71,7 @@ async def infer(
         {tensor.name: tensor.array for tensor in request.inputs}, timeout_ms, priority
     )
     queued_ms = time.perf_counter() * 1e3
-    answer = await unless_gone(future, call.receive)
+    answer = await unless_gone(future, call)
     reply = await _reply(request, answer, served, large)
     accepted = call.headers.get(b"accept-encoding")
     if accepted is not None:
@@ -81,18 +79,18 @@ async def infer(
     return Inferred(reply, served, answer, queued_ms)
 
 
-async def unless_gone(future: asyncio.Future[Answer], receive: Receive) -> Answer:
+async def unless_gone(future: asyncio.Future[Answer], call: Call) -> Answer:
     """Returns the answer; when the client goes away, takes the request back and raises `Gone`."""
     gone = False
 
-    async def watch() -> None:
+    def leave() -> None:
         nonlocal gone
-        while (await receive())["type"] != "http.disconnect":
-            pass
         gone = True
         future.cancel()
 
-    watching = asyncio.create_task(watch())
+    if call.when_gone is None:
+        return await future
+    call.when_gone(leave)
     try:
         return await future
     except asyncio.CancelledError:
@@ -100,10 +98,7 @@ async def unless_gone(future: asyncio.Future[Answer], receive: Receive) -> Answe
             raise Gone from None
         raise
     finally:
-        watching.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            if watching.done():
-                watching.result()
+        call.when_gone(None)
 
 
 async def _reply(

@@ -22,6 +22,9 @@ Send = Callable[[Message], Awaitable[None]]
 WHOLE_BODY = "burnish.whole_body"
 """In the scope's extensions: `await take(place)` fills `place` with a body of that length."""
 
+WHEN_GONE = "burnish.when_gone"
+"""In the scope's extensions: `when_gone(tell)` calls `tell` when the client goes away."""
+
 _ALIGN = 64
 _PIECE = 16 * 1024
 """Compressed bytes that are read at once: they are at most a thousand times as many."""
@@ -55,6 +58,8 @@ class Call:
     client: str = ""
     take: Callable[[memoryview], Awaitable[None]] | None = None
     """What the server has for `WHOLE_BODY`."""
+    when_gone: Callable[[Callable[[], None] | None], None] | None = None
+    """What the server has for `WHEN_GONE`."""
 
     def header(self, name: bytes) -> str:
         """Returns a header's value, or ""."""

@@ -43,19 +43,22 @@ async def predict(
     served = repository.find(name, version)  # another may have taken its place by now
     future = served.submit(inputs)
     queued_ms = time.perf_counter() * 1e3
-    answer = await unless_gone(future, call.receive)
-    predictions = [
-        session.prediction({key: array[place] for key, array in answer.outputs.items()})
-        for place in range(n)
-    ]
-    reply = Reply.json(
-        {
-            "model_name": served.name,
-            "model_version": served.version,
-            "predictions": [_document(one) for one in predictions],
-        }
-    )
-    return Inferred(reply, served, answer, queued_ms)
+    answer = await unless_gone(future, call)
+
+    def reply() -> Reply:
+        predictions = [
+            session.prediction({key: array[place] for key, array in answer.outputs.items()})
+            for place in range(n)
+        ]
+        return Reply.json(
+            {
+                "model_name": served.name,
+                "model_version": served.version,
+                "predictions": [_document(one) for one in predictions],
+            }
+        )
+
+    return Inferred(await asyncio.to_thread(reply), served, answer, queued_ms)
 
 
 def _prepared(

@@ -1,11 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How uvicorn reads a request: large bodies in one copy, and what a client may do is bounded.
-
-uvicorn hands a body on in pieces of 64 KiB, and stops reading from the socket until each
-was taken: a body of 600 kB costs ten wake-ups and several copies of itself. Here the
-application may say where a body of a declared length goes (`WHOLE_BODY` in the scope's
-extensions); each piece is then copied there once, and the application wakes when all is
-there. Until it says so, no more than uvicorn's own 64 KiB are kept.
+"""What a client may do, bounded.
 
 uvicorn bounds neither connections nor heads, nor how long either may take. Here
 
@@ -27,9 +21,9 @@ from collections.abc import Sized
 from typing import Any, ClassVar
 
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from burnish.serving.http.message import WHOLE_BODY, Gone
+from burnish.serving.http.receiving import SCRATCH_BYTES, ReceivingProtocol
 from burnish.serving.oip.faults import BAD_REQUEST, error_body
 
 _MOST_HEAD_BYTES = 64 * 1024
@@ -43,8 +37,8 @@ _NEW_S, _IDLE_S = 1.0, 0.05
 _TIMEOUT, _HEAD_TOO_LARGE, _TOO_MANY = 408, 431, 503
 
 
-class TensorProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, with `WHOLE_BODY` and with bounds."""
+class TensorProtocol(ReceivingProtocol):
+    """The protocol, with bounds."""
 
     max_connections: ClassVar[int] = 1024
     head_s: ClassVar[float] = 10.0
@@ -68,7 +62,7 @@ class TensorProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Takes the connection, or says that there are too many."""
-        super().connection_made(transport)  # type: ignore[arg-type]
+        super().connection_made(transport)
         ending: Any = _Ending(transport, self)
         self.transport = ending
         self.flow = _Flow(ending, self.pipeline)
@@ -209,33 +203,19 @@ class TensorProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Offers the application to take the body whole."""
+        """Ends the time that the head may take."""
         self._in_head = False
         self._head_came()
         if len(self.pipeline) >= _MOST_AHEAD:
             raise ValueError(f"more than {_MOST_AHEAD} requests ahead")  # ends in send_400_response
         super().on_headers_complete()
-        cycle: Any = self.cycle
-        cycle.whole, cycle.filled = None, 0
         if self._last:
-            cycle.keep_alive = False
-
-        async def take(place: memoryview) -> None:
-            await _take(cycle, place)
-
-        scope: Any = self.scope
-        scope["extensions"] = {WHOLE_BODY: take}
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
-        """Copies a piece of the body to its place, when the application has said where."""
+        """Counts what is a body's."""
         self._used += len(body)
-        cycle: Any = self.cycle
-        if cycle.whole is None:
-            super().on_body(body)
-            return
-        end = cycle.filled + len(body)
-        cycle.whole[cycle.filled : end] = body
-        cycle.filled = end
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Ends the count."""
@@ -250,7 +230,12 @@ def bounded(max_connections: int, head_s: float) -> type[TensorProtocol]:
     return type(
         "BoundedProtocol",
         (TensorProtocol,),
-        {"max_connections": max_connections, "head_s": head_s, "refused": set()},
+        {
+            "max_connections": max_connections,
+            "head_s": head_s,
+            "refused": set(),
+            "scratch": memoryview(bytearray(SCRATCH_BYTES)),  # of this server's loop
+        },
     )
 
 
@@ -313,21 +298,3 @@ def _answer_with(status: int, message: str) -> Any:
         await send({"type": "http.response.body", "body": body})
 
     return answer
-
-
-async def _take(cycle: Any, place: memoryview) -> None:
-    """Returns when the whole body is in `place`, which has its length; raises `Gone`."""
-    if cycle.waiting_for_100_continue and not cycle.transport.is_closing():
-        cycle.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        cycle.waiting_for_100_continue = False
-    cycle.filled = len(cycle.body)
-    place[: cycle.filled] = cycle.body
-    cycle.body = bytearray()
-    cycle.whole = place
-    cycle.flow.resume_reading()
-    while cycle.more_body and not cycle.disconnected:
-        cycle.message_event.clear()
-        await cycle.message_event.wait()
-    cycle.message_event.clear()
-    if cycle.disconnected:
-        raise Gone

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a connection is read: a tensor goes from the socket to where it is used, in one copy.
+
+uvicorn hands a body on in pieces of 64 KiB, each copied three times on its way, and stops
+reading from the socket until each was taken. Here the application may say where a body of
+a declared length goes (`WHOLE_BODY` in the scope's extensions): what has come by then is
+moved there, the rest is received into that place by the operating system, and the
+application wakes when all is there. Until it says so, no more than uvicorn's own 64 KiB
+are kept.
+
+The application may also ask to be told when its client goes away (`WHEN_GONE`), which
+costs nothing while it does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from burnish.serving.http.message import WHEN_GONE, WHOLE_BODY, Gone
+
+SCRATCH_BYTES = 64 * 1024
+
+
+class ReceivingProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, with `WHOLE_BODY` and `WHEN_GONE`."""
+
+    scratch: ClassVar[memoryview] = memoryview(bytearray(SCRATCH_BYTES))
+    """Where heads are received: read at once, so that all connections of a loop share it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._direct = False
+        """Whether what comes is the rest of the body, and goes to its place."""
+        self._lost = False
+        self._tell_gone: Callable[[], None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Takes the connection."""
+        super().connection_made(transport)  # type: ignore[arg-type]
+        transport.set_protocol(_Received(self))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forgets the connection, and tells who waits for that."""
+        self._lost = True
+        super().connection_lost(exc)
+        if self._tell_gone is not None:
+            self._tell_gone()
+
+    def when_gone(self, tell: Callable[[], None] | None) -> None:
+        """Calls `tell` when the connection is lost, once; None: nobody wants to know."""
+        self._tell_gone = tell
+        if tell is not None and self._lost:
+            self.loop.call_soon(tell)
+
+    def place(self) -> memoryview:
+        """Returns where the next bytes go."""
+        if self._direct:
+            cycle: Any = self.cycle
+            return cycle.whole[cycle.filled :]  # type: ignore[no-any-return]
+        return self.scratch
+
+    def placed(self, n: int) -> None:
+        """Reads the `n` bytes that came there."""
+        if not self._direct:
+            self.data_received(self.scratch[:n])  # type: ignore[arg-type]
+            return
+        cycle: Any = self.cycle
+        cycle.filled += n
+        if cycle.filled == len(cycle.whole):
+            self._direct = False
+            # The parser still waits for the body: the next message is another one's.
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            self.on_message_complete()
+
+    def on_headers_complete(self) -> None:
+        """Offers the application what the module says."""
+        super().on_headers_complete()
+        cycle: Any = self.cycle
+        cycle.whole, cycle.filled = None, 0
+
+        async def take(place: memoryview) -> None:
+            await self._take(cycle, place)
+
+        scope: Any = self.scope
+        scope["extensions"] = {WHOLE_BODY: take, WHEN_GONE: self.when_gone}
+
+    def on_body(self, body: bytes) -> None:
+        """Copies a piece of the body to its place, when the application has said where."""
+        cycle: Any = self.cycle
+        if cycle.whole is None:
+            super().on_body(body)
+            return
+        end = cycle.filled + len(body)
+        cycle.whole[cycle.filled : end] = body
+        cycle.filled = end
+
+    async def _take(self, cycle: Any, place: memoryview) -> None:
+        """Returns when the whole body is in `place`, which has its length; raises `Gone`."""
+        if cycle.waiting_for_100_continue and not cycle.transport.is_closing():
+            cycle.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            cycle.waiting_for_100_continue = False
+        cycle.filled = len(cycle.body)
+        place[: cycle.filled] = cycle.body
+        cycle.body = bytearray()
+        cycle.whole = place
+        self._direct = cycle.more_body and cycle.filled < len(place)
+        cycle.flow.resume_reading()
+        while cycle.more_body and not cycle.disconnected:
+            cycle.message_event.clear()
+            await cycle.message_event.wait()
+        cycle.message_event.clear()
+        if cycle.disconnected:
+            raise Gone
+
+
+class _Received(asyncio.BufferedProtocol):
+    """What the transport talks to: the same, received into a buffer of the protocol's."""
+
+    def __init__(self, protocol: ReceivingProtocol) -> None:
+        self._protocol = protocol
+        self.eof_received = protocol.eof_received  # type: ignore[method-assign]
+        self.connection_lost = protocol.connection_lost  # type: ignore[method-assign]
+        self.pause_writing = protocol.pause_writing  # type: ignore[method-assign]
+        self.resume_writing = protocol.resume_writing  # type: ignore[method-assign]
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Returns where the next bytes go."""
+        return self._protocol.place()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Reads them."""
+        self._protocol.placed(nbytes)
