@@ -9,7 +9,7 @@ import http.client
 import json
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,8 +69,10 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(*models: ModelOptions, **settings: Any) -> Iterator[Running]:
-    """Serves the models on free ports while the block runs."""
+def running(
+    *models: ModelOptions, loop: Callable[[Any], Any] = asyncio.run, **settings: Any
+) -> Iterator[Running]:
+    """Serves the models on free ports while the block runs; `loop` is what runs the server."""
     given = {"port": 0, "grpc_port": None, "health_port": None, "drain_s": 0.0, **settings}
     configuration = Configuration(models, **given)
     ready: threading.Event = threading.Event()
@@ -87,7 +89,7 @@ def running(*models: ModelOptions, **settings: Any) -> Iterator[Running]:
 
     def work() -> None:
         try:
-            asyncio.run(serve())
+            loop(serve())
         except BaseException as error:  # noqa: BLE001 - raised again in the test
             found["error"] = error
         finally:
