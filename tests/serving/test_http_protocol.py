@@ -22,6 +22,7 @@ from small_models import convolutional, random_inputs, two_inputs
 
 from burnish.core.candidate import Setting
 from burnish.engines.onnxruntime import OnnxRuntime
+from burnish.serving.http.app import Policy
 
 HEADER = "Inference-Header-Content-Length"
 INFER = "/v2/models/double/infer"
@@ -174,6 +175,15 @@ def test_repository_control_is_off(line: Wire, what: str) -> None:
     """POST v2/repository/models/NAME/load is refused unless the server was told to allow it."""
     told = refused(line.send(post(f"/v2/repository/models/net/{what}", b"{}")).answer(), 403)
     assert "--repository-control" in told
+
+
+def test_a_load_takes_no_configuration() -> None:
+    """A model's config or files in a load's parameters are refused, not passed over."""
+    body = b'{"parameters": {"config": "{}"}}'
+    with shelf(policy=Policy(repository_control=True)) as one, wire(one.port) as line:
+        assert line.send(post("/v2/repository/models/double/load", b"{}")).answer().status == 200
+        answer = line.send(post("/v2/repository/models/double/load", body)).answer()
+        assert "give no parameters" in refused(answer)
 
 
 # Routes that are not there, and methods.

@@ -77,3 +77,15 @@ def test_what_is_written_is_what_writing_here_gives_and_a_killed_process_comes_b
             asyncio.run(large.write(InferResponse("net", (Tensor("y", values * np.inf),))))
     finally:
         large.close()
+
+
+def test_a_process_that_hangs_is_ended() -> None:
+    large = LargeJson(Limits(), most_s=1.0)
+    response = InferResponse("net", (Tensor("y", np.zeros((100, 100), np.float32)),))
+    try:
+        asyncio.run(large.write(response))
+        os.kill(large._process.pid, signal.SIGSTOP)
+        written = asyncio.run(large.write(response))  # by another, once that one was ended
+        assert json.loads(b"".join(written.buffers))["outputs"][0]["shape"] == [100, 100]
+    finally:
+        large.close()

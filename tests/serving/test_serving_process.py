@@ -193,10 +193,13 @@ def test_ready_and_sigterm(tmp_path: Path, start: Callable[..., Process]) -> Non
 
 
 @pytest.mark.slow
-def test_sigint_is_as_sigterm(tmp_path: Path, start: Callable[..., Process]) -> None:
+def test_sigint_does_not_wait_for_who_may_still_come(
+    tmp_path: Path, start: Callable[..., Process]
+) -> None:
     bundle(tmp_path / "net", times(2))
-    server = start("net", "--port", 0, "--grpc-port", -1, "--health-port", -1).ready()
-    assert server.stop(signal.SIGINT)[0] == 0
+    file = configured(tmp_path, free_port())
+    file.write_text(file.read_text().replace("drain_s = 0.3", "drain_s = 600"))
+    assert start("--config", file).ready().stop(signal.SIGINT) == (0, "")
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import multiprocessing
 import struct
 from dataclasses import replace
 from multiprocessing.connection import Connection
-from threading import Lock
+from threading import Lock, Timer
 
 from burnish.core.errors import Broken
 from burnish.serving.oip.faults import Fault
@@ -33,6 +33,9 @@ LARGE_BYTES = 64 * 1024
 LARGE_ELEMENTS = 8 * 1024
 """Outputs of more elements are written here."""
 
+_MOST_S = 60.0
+"""How long one body may take; a process that takes longer is ended, and started anew."""
+
 _HEAD = struct.Struct("<BQ")  # what is wanted, or came; the length of the JSON before the bytes
 _READ, _WRITE, _DONE, _FAULT = range(4)
 
@@ -40,8 +43,8 @@ _READ, _WRITE, _DONE, _FAULT = range(4)
 class LargeJson:
     """The other process; one body at a time."""
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+    def __init__(self, limits: Limits, most_s: float = _MOST_S) -> None:
+        self._limits, self._most_s = limits, most_s
         self._lock = Lock()
         self._connection: Connection | None = None
 
@@ -75,6 +78,9 @@ class LargeJson:
         with self._lock:
             for _ in range(2):  # a process that died, of want of memory say, is started again
                 connection = self._connection or self._start()
+                ending = Timer(self._most_s, self._process.kill)
+                ending.daemon = True
+                ending.start()
                 try:
                     connection.send_bytes(b"".join([_HEAD.pack(what, header_length), *buffers]))
                     answer = connection.recv_bytes()
@@ -82,8 +88,13 @@ class LargeJson:
                 except (EOFError, OSError):
                     connection.close()
                     self._connection = None
+                finally:
+                    ending.cancel()
             else:
-                raise Broken("the process that reads large JSON ended twice")
+                raise Broken(
+                    "the process that reads large JSON ended twice, or took longer than "
+                    f"{self._most_s:g} s: send large tensors as binary data"
+                )
         kind, length = _HEAD.unpack_from(answer)
         rest = answer[_HEAD.size :]
         if kind == _FAULT:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The server process: listens, serves, swaps on SIGHUP, drains on SIGTERM.
 
-SIGTERM, SIGINT   not ready any more; new requests are answered for `drain_s` with
-                  "Connection: close"; then no longer accepted; those under way are answered
-SIGHUP            the configuration is read again, and what changed is swapped
+SIGTERM   not ready any more; new requests are answered for `drain_s` with
+          "Connection: close"; then no longer accepted; those under way are answered
+SIGINT    the same at once: whoever presses Ctrl-C knows of no one who still comes
+SIGHUP    the configuration is read again, and what changed is swapped
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ _BACKLOG = 2048
 _GRACE_S = 30
 _HEAD_S = 10.0
 _GIVEN_WAY_S = 0.05
+_OTHER_FILES = 256
+"""Open files of a server besides its connections."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,17 @@ class Server:
         self.configuration = configuration
         self._read_again = read_again
         self._stop = asyncio.Event()
+        self._drain_s = configuration.drain_s
+        self._reloading: set[asyncio.Task[None]] = set()
+        self._reload_one = asyncio.Lock()
 
     def stop(self) -> None:
         """Asks the server to drain and stop."""
+        self._stop.set()
+
+    def stop_at_once(self) -> None:
+        """Asks the server to answer what it has, and stop."""
+        self._drain_s = 0.0
         self._stop.set()
 
     async def run(self, listening: Callable[[Listening], None] = lambda _: None) -> None:
@@ -71,6 +82,7 @@ class Server:
         Raises `Misuse` when a port is taken or a bundle cannot be opened.
         """
         sys.setswitchinterval(_SWITCH_S)
+        _allow_files(self.configuration.max_connections + _OTHER_FILES)
         with self._signals():
             async with self.serving() as where:
                 listening(where)
@@ -108,8 +120,8 @@ class Server:
                 )
                 app.draining = True
                 repository.ready = False
-                _log.info("draining seconds=%g", own.drain_s)
-                await asyncio.sleep(own.drain_s)
+                _log.info("draining seconds=%g", self._drain_s)
+                await asyncio.sleep(self._drain_s)
             finally:
                 app.draining = True
                 if grpc is not None:
@@ -161,7 +173,7 @@ class Server:
     def _signals(self) -> Any:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self.stop)
-        loop.add_signal_handler(signal.SIGINT, self.stop)
+        loop.add_signal_handler(signal.SIGINT, self.stop_at_once)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         try:
             yield
@@ -173,22 +185,30 @@ class Server:
         if self._read_again is None:
             _log.warning("not-reloaded reason=the server was started without --config")
             return
-        self._reloading = asyncio.get_running_loop().create_task(self.reload())
+        task = asyncio.get_running_loop().create_task(self.reload())
+        self._reloading.add(task)
+        task.add_done_callback(self._reloading.discard)
 
     async def reload(self) -> None:
-        """Reads the configuration again and swaps the models; what is wrong is logged."""
+        """Reads the configuration again and swaps the models; what is wrong is logged.
+
+        One reload follows the other: the last one called has the last word.
+        """
         assert self._read_again is not None
-        try:
-            new = await asyncio.to_thread(self._read_again)
-            known = {one["name"] for one in self._repository.index()}
-            for options in new.models:
-                await self._repository.swap(options)
-            for name in known - {one.served_name for one in new.models}:
-                self._repository.remove(name)
-            self.configuration = new
-            _log.info("reloaded models=%d", len(new.models))
-        except BurnishError as error:
-            _log.error("not-reloaded reason=%s", error)
+        async with self._reload_one:
+            try:
+                new = await asyncio.to_thread(self._read_again)
+                known = {one["name"] for one in self._repository.index()}
+                for options in new.models:
+                    await self._repository.swap(options)
+                for name in known - {one.served_name for one in new.models}:
+                    self._repository.remove(name)
+                self.configuration = new
+                _log.info("reloaded models=%d", len(new.models))
+            except BurnishError as error:
+                _log.error("not-reloaded reason=%s", error)
+            except Exception:  # noqa: BLE001 - the worker: what was served goes on
+                _log.exception("not-reloaded")
 
 
 async def _uvicorn(app: App, own: Configuration, listener: socket.socket) -> tuple[Any, Any]:
@@ -249,6 +269,21 @@ async def _uvicorn(app: App, own: Configuration, listener: socket.socket) -> tup
             raise Misuse("the server stopped before it was up")
         await asyncio.sleep(0.005)
     return web, running
+
+
+def _allow_files(n: int) -> None:
+    """Raises the limit on open files, as far as the system lets this process."""
+    try:
+        import resource
+    except ImportError:  # not on this system
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = n if hard == resource.RLIM_INFINITY else min(n, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    if soft != resource.RLIM_INFINITY and soft < n:
+        _log.warning("few-files limit=%d wanted=%d: raise `ulimit -n`", soft, n)
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -285,12 +285,16 @@ class App:
                 )
             case ["models", name, "load" | "unload" as what]:
                 _need_post(call)
-                await read_body(call, BodyLimits(1 << 20, self.policy.body.seconds))
+                body = await read_body(call, BodyLimits(1 << 20, self.policy.body.seconds))
                 if not self.policy.repository_control:
                     raise Fault(
                         "loading and unloading by clients is off: start the server with "
                         "--repository-control",
                         _FORBIDDEN,
+                    )
+                if what == "load" and body and parse(body).get("parameters"):
+                    raise Fault(
+                        "a model is loaded as the server's configuration says: give no parameters"
                     )
                 await (
                     self.repository.load(name) if what == "load" else self.repository.unload(name)
