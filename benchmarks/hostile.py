@@ -20,7 +20,6 @@ import gzip
 import json
 import random
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -32,62 +31,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
-from onnx import TensorProto, helper, numpy_helper
-
-from burnish.core.bundle import Bundle
-from burnish.core.model import Model
+from small_server import PATH, Server, is_product, write_bundle
 
 HEADER = "Inference-Header-Content-Length"
 MOST_GROWN_BYTES = 64 * 2**20
-PATH = "/v2/models/net/infer"
-WEIGHT = np.random.default_rng(0).normal(0, 1, (8, 4)).astype(np.float32)
-
-
-def write_bundle(folder: Path) -> Path:
-    """Writes a bundle of y = x w, (batch, 8) to (batch, 4)."""
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "w"], ["y"], "product")],
-        "small",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 8])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4])],
-        [numpy_helper.from_array(WEIGHT, "w")],
-    )
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    (folder / "net.onnx").write_bytes(proto.SerializeToString())
-    model = Model.load(folder / "net.onnx")
-    rows = [
-        {"batch_size": size, "threads": 1, "streams": 1, "latency_ms": 0.1 + size / 100}
-        | {"samples_per_s": 1e3, "low": 1.0, "high": 1e6}
-        for size in (1, 8)
-    ]
-    plan = {"engine": "onnxruntime", "threads": 1, "streams": 1, "latency_by_batch": rows}
-    manifest = {"plan": plan, "preprocessing": None, "classes": []}
-    return Bundle.write(folder / "net", model, model, manifest, {}).path
-
-
-class Server:
-    """The command as a process."""
-
-    def __init__(self, folder: Path) -> None:
-        words = ["-c", "from burnish.cli.app import main; main()", "serve", str(folder)]
-        options = ["--port", "0", "--grpc-port", "-1", "--health-port", "-1", "--max-body", "1MiB"]
-        self.process = subprocess.Popen(
-            [sys.executable, *words, *options, "--log-level", "error"],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if line.startswith("ready at "):
-                self.port = int(line.rsplit(":", 1)[1])
-                return
-        raise SystemExit("the server did not start")
-
-    def resident(self) -> int:
-        """Returns the memory that it and its own processes hold."""
-        own = psutil.Process(self.process.pid)
-        return sum(one.memory_info().rss for one in (own, *own.children(recursive=True)))
 
 
 class Ask:
@@ -306,8 +253,7 @@ class Sender(threading.Thread):
         if status != "200":
             return False
         (output,) = json.loads(answer.partition(b"\r\n\r\n")[2])["outputs"]
-        expected = (ask.array.astype(np.float64) @ WEIGHT.astype(np.float64)).ravel()
-        return bool(np.allclose(output["data"], expected, rtol=1e-4, atol=1e-4))
+        return is_product(output["data"], ask.array)
 
 
 def _whole(found: bytes) -> bool:
@@ -344,23 +290,23 @@ def main() -> int:
     parser.add_argument("--connections", type=int, default=8)
     own = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        server = Server(write_bundle(Path(folder)))
+        options = ["--port", 0, "--grpc-port", -1, "--health-port", -1, "--max-body", "1MiB"]
+        server = Server(write_bundle(Path(folder) / "net"), *options)
         try:
             first = max(1, own.requests // 10)
-            fresh = server.resident()
+            fresh = server.resident_bytes()
             seen, wrong = barrage(server.port, first, own.seed, own.connections)
-            before, began = server.resident(), time.perf_counter()
+            before, began = server.resident_bytes(), time.perf_counter()
             rest = max(1, own.requests - first)
             more, more_wrong = barrage(server.port, rest, own.seed + 1, own.connections)
             seconds = time.perf_counter() - began
-            after = server.resident()
+            after = server.resident_bytes()
             last = Sender(server.port, own.seed, 1)
             last.run()
             wrong += more_wrong + last.wrong
             alive = server.process.poll() is None
         finally:
-            server.process.terminate()
-            code = server.process.wait(60)
+            code = server.stop()
     print(
         f"{sum((seen + more).values())} requests, {rest / seconds:.0f} a second, seed {own.seed}\n"
     )
