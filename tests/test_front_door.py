@@ -9,11 +9,11 @@ import sys
 import burnish
 
 EXPORTED = [
-    "AsyncClient", "Broken", "BurnishError", "Client", "Distill", "FineTune", "Fuse", "Goal",
-    "Measurement", "Missing",
-    "Misuse", "Model", "PruneBlocks", "PruneChannels", "PruneIteratively", "PruneWeights",
-    "QuantizeAware", "QuantizeStatic", "Recalibrate", "Recipe", "Store", "Task", "Unsupported",
-    "__version__", "compare", "measure", "open", "optimize",
+    "AsyncClient", "BadAnswer", "Broken", "BurnishError", "Client", "DeadlineExceeded",
+    "Distill", "FineTune", "Fuse", "Goal", "Measurement", "Missing", "Misuse", "Model",
+    "PruneBlocks", "PruneChannels", "PruneIteratively", "PruneWeights", "QuantizeAware",
+    "QuantizeStatic", "Recalibrate", "Recipe", "ServerRefused", "ServerUnreachable", "Store",
+    "Task", "Unsupported", "__version__", "compare", "measure", "open", "optimize",
 ]  # fmt: skip
 
 HEAVY = [

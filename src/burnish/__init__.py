@@ -27,6 +27,12 @@ if TYPE_CHECKING:
     from burnish.optimizing.run import optimize
     from burnish.serving.client.awaiting import AsyncClient
     from burnish.serving.client.blocking import Client
+    from burnish.serving.client.errors import (
+        BadAnswer,
+        DeadlineExceeded,
+        ServerRefused,
+        ServerUnreachable,
+    )
     from burnish.techniques.distill.distill import Distill
     from burnish.techniques.fuse import Fuse
     from burnish.techniques.prune.blocks import PruneBlocks
@@ -45,6 +51,10 @@ _HOME = {
     "BurnishError": "core.errors",
     "Broken": "core.errors",
     "Client": "serving.client.blocking",
+    "BadAnswer": "serving.client.errors",
+    "DeadlineExceeded": "serving.client.errors",
+    "ServerRefused": "serving.client.errors",
+    "ServerUnreachable": "serving.client.errors",
     "Missing": "core.errors",
     "Misuse": "core.errors",
     "Unsupported": "core.errors",
@@ -72,9 +82,11 @@ _HOME = {
 
 __all__ = [
     "AsyncClient",
+    "BadAnswer",
     "Broken",
     "BurnishError",
     "Client",
+    "DeadlineExceeded",
     "Distill",
     "FineTune",
     "Fuse",
@@ -91,6 +103,8 @@ __all__ = [
     "QuantizeStatic",
     "Recalibrate",
     "Recipe",
+    "ServerRefused",
+    "ServerUnreachable",
     "Store",
     "Task",
     "Unsupported",
