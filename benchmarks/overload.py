@@ -7,11 +7,11 @@ How many requests are answered within the SLO when more come than can be answere
 soon do the others hear that they will not be? The ceiling is what a closed loop of 32
 connections gets through without an SLO; the best goodput without overload is the highest of
 Poisson traffic at `--shares` of it. Loads above it follow as Poisson traffic, latencies
-counted from when a request was due. A tenth of the traffic are probes, which also time
-refusals, from the first byte sent to the answer read. The generator shares the machine's
-cores with the server. Beside each figure stands what the simulator, which runs the same
-batcher, says of the same rate: with calls as they were in process, and with calls as slow
-as the server saw them in that very run. Prints a Markdown table; medians over the rounds.
+counted from when a request was due, refusals from when it was sent. The generator shares
+the machine's cores with the server. Beside each figure stands what the simulator, which
+runs the same batcher, says of the same rate: with calls as they were in process, and with
+calls as slow as the server saw them in that very run. Prints a Markdown table; medians over
+the rounds.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ import contextlib
 import http.client
 import json
 import tempfile
-import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +38,7 @@ from burnish.serving.arrivals import poisson
 from burnish.serving.batcher import Batcher, Batching
 from burnish.serving.lane import ServedShape
 from burnish.serving.latency_model import LatencyModel
+from burnish.serving.load.histogram import Histogram
 from burnish.serving.load.payload import given_payload
 from burnish.serving.load.plan import LoadPlan
 from burnish.serving.load.run import run_load
@@ -53,10 +52,9 @@ from serving import ranged, say
 
 MODEL = "model"
 CONNECTIONS, CLOSED = 512, 32
-PROBES_RATIO, PROBERS = 0.1, 16
-REJECTED, EXPIRED = (429, 503), 504
-PROCESSES = 2
-"""Of the generator; not in this one, whose threads probe."""
+EXPIRED = 504
+PROCESSES = 1
+"""Of the generator, which here uses a fraction of a core."""
 
 
 @dataclass
@@ -71,23 +69,12 @@ class Outcome:
     """Told so with 504, after their time had run out."""
     other_ratio: list[float] = field(default_factory=list)
     """Answered late, or failed in another way."""
-    refusals_ms: list[float] = field(default_factory=list)
-    """The time to a 429, 503 or 504, of all rounds."""
+    refusals: list[Histogram] = field(default_factory=list)
+    """The time to a 429, 503 or 504."""
     in_process: list[Simulation] = field(default_factory=list)
     as_seen: list[Simulation] = field(default_factory=list)
     behind: int = 0
     """Rounds in which the generator could not keep its times."""
-
-
-@dataclass
-class Probes:
-    """What the probes saw."""
-
-    sent: int = 0
-    in_slo: int = 0
-    rejected: int = 0
-    expired: int = 0
-    refusals_ms: list[float] = field(default_factory=list)
 
 
 def main() -> None:
@@ -159,31 +146,28 @@ def loaded(
 ) -> None:
     """Adds what comes of one rate in one round."""
     before = call_times(target)
-    with probing(target, case, PROBES_RATIO * per_s, turn, options) as probes:
-        plan = load_plan(
-            target,
-            case,
-            options,
-            schedule=Poisson((1 - PROBES_RATIO) * per_s),
-            connections=CONNECTIONS,
-            slo=Slo("p99", options.slo_ms),
-            seed=turn,
-        )
-        result = run_load(plan)
+    plan = load_plan(
+        target,
+        case,
+        options,
+        schedule=Poisson(per_s),
+        connections=CONNECTIONS,
+        slo=Slo("p99", options.slo_ms),
+        seed=turn,
+    )
+    result = run_load(plan)
     seen = {
         size: (ms - before.get(size, (0.0, 0))[0], n - before.get(size, (0.0, 0))[1])
         for size, (ms, n) in call_times(target).items()
     }
-    requests = result.requests + probes.sent
-    in_slo = (result.in_slo or 0) + probes.in_slo
-    rejected = result.rejected + probes.rejected
-    expired = result.failures.get(str(EXPIRED), 0) + probes.expired
-    outcome.offered.append((result.offered_per_s or 0.0) + probes.sent / options.seconds)
-    outcome.goodput.append((result.goodput_per_s or 0.0) + probes.in_slo / options.seconds)
+    requests, rejected = result.requests, result.rejected
+    expired = result.failures.get(str(EXPIRED), 0)
+    outcome.offered.append(result.offered_per_s or 0.0)
+    outcome.goodput.append(result.goodput_per_s or 0.0)
     outcome.rejected_ratio.append(rejected / requests)
     outcome.expired_ratio.append(expired / requests)
-    outcome.other_ratio.append((requests - in_slo - rejected - expired) / requests)
-    outcome.refusals_ms += probes.refusals_ms
+    outcome.other_ratio.append((requests - (result.in_slo or 0) - rejected - expired) / requests)
+    outcome.refusals.append(result.refusals)
     outcome.behind += result.generator_behind
     means = {size: ms / n for size, (ms, n) in seen.items() if n > 0}
     for simulations, service in (
@@ -191,58 +175,6 @@ def loaded(
         (outcome.as_seen, mean_calls(means)),
     ):
         simulations.append(forecast(case, service, per_s, turn, options))
-
-
-@contextlib.contextmanager
-def probing(
-    target: Target, case: Case, per_s: float, turn: int, options: argparse.Namespace
-) -> Iterator[Probes]:
-    """Sends Poisson traffic from threads while the block runs; counts after the warm-up.
-
-    Latency counts from sending; a thread that waits for an answer sends its next one late.
-    """
-    probes, lock, over = Probes(), threading.Lock(), threading.Event()
-    begin_s = time.monotonic() + options.warm_up
-    end_s = begin_s + options.seconds
-
-    def work(number: int) -> None:
-        rng = np.random.default_rng([turn, number])
-        connection = http.client.HTTPConnection(HOST, target.port, timeout=10)
-        due_s = time.monotonic()
-        while True:
-            due_s += rng.exponential(PROBERS / per_s)
-            if over.wait(max(0.0, due_s - time.monotonic())) or due_s > end_s:
-                break
-            start_s = time.monotonic()
-            try:
-                connection.request("POST", target.path, case.bodies[0], dict(target.headers))
-                answer = connection.getresponse()
-                answer.read()
-                status = answer.status
-            except (OSError, http.client.HTTPException):
-                connection.close()
-                status = 0
-            ms = 1e3 * (time.monotonic() - start_s)
-            if start_s < begin_s:
-                continue
-            with lock:
-                probes.sent += 1
-                probes.rejected += status in REJECTED
-                probes.expired += status == EXPIRED
-                probes.in_slo += status == 200 and ms <= options.slo_ms
-                if status in (*REJECTED, EXPIRED):
-                    probes.refusals_ms.append(ms)
-        connection.close()
-
-    threads = [threading.Thread(target=work, args=(one,)) for one in range(PROBERS)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield probes
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join()
 
 
 def call_times(target: Target) -> dict[int, tuple[float, int]]:
@@ -334,12 +266,12 @@ def report(
 
 
 def refusal(outcome: Outcome) -> str:
-    """Returns the time to refusal, as probes saw it."""
-    n = len(outcome.refusals_ms)
-    if not n:
+    """Returns the time to refusal, of all rounds together."""
+    refusals = Histogram.merged(outcome.refusals)
+    if not refusals.n:
         return "–"
-    middle, high = np.percentile(outcome.refusals_ms, [50, 99])
-    return f"{middle:.1f}, {high:.1f} ({n})"
+    middle, high = refusals.percentiles_ms([50, 99])
+    return f"{middle:.1f}, {high:.1f} ({refusals.n})"
 
 
 def simulated_refusal(runs: list[Simulation]) -> str:

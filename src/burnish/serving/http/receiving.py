@@ -111,10 +111,14 @@ class ReceivingProtocol(HttpToolsProtocol):
         cycle.whole = place
         self._direct = cycle.more_body and cycle.filled < len(place)
         cycle.flow.resume_reading()
-        while cycle.more_body and not cycle.disconnected:
+        try:
+            while cycle.more_body and not cycle.disconnected:
+                cycle.message_event.clear()
+                await cycle.message_event.wait()
             cycle.message_event.clear()
-            await cycle.message_event.wait()
-        cycle.message_event.clear()
+        finally:  # the place is the application's: an idle connection must not keep it
+            cycle.whole = None
+            self._direct = False
         if cycle.disconnected:
             raise Gone
 

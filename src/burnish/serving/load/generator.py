@@ -74,6 +74,7 @@ class _Clients:
         self._count_from_s = 0.0
         self._last_s = 0.0
         self._latency, self._service, self._late = array("d"), array("d"), array("d")
+        self._refusals = array("d")
         self._failures: Counter[str] = Counter()
         self._resent = self._waited = self._opened = 0
         self.done = 0
@@ -110,6 +111,7 @@ class _Clients:
             latency=Histogram(self._latency),
             service=Histogram(self._service),
             late=Histogram(self._late),
+            refusals=Histogram(self._refusals),
             failures=dict(self._failures),
             in_slo=None if limit is None else int(np.sum(1e3 * np.array(self._latency) <= limit)),
             last_s=max(0.0, self._last_s - start_s),
@@ -148,6 +150,7 @@ class _Clients:
                 self._service.append(now_s - connection.sent_s)
             else:
                 self._failures[str(connection.status)] += 1
+                self._refusals.append(now_s - connection.sent_s)
         if connection.keep:
             self._free(connection)
         else:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from burnish.serving.load.histogram import Histogram
@@ -16,7 +16,7 @@ TIMEOUT, CONNECTION, PROTOCOL = "timeout", "connection", "protocol"
 """Failures that have no HTTP status: given up, connection refused or lost, no HTTP."""
 
 REJECTIONS = ("429", "503")
-_HISTOGRAMS = ("latency", "service", "late")
+_HISTOGRAMS = ("latency", "service", "late", "refusals")
 _BEHIND_MS = 5.0
 
 
@@ -40,6 +40,8 @@ class Part:
     opened: int
     cpu_s: float
     wall_s: float
+    refusals: Histogram = field(default_factory=Histogram)
+    """Of the answers with another status than 2xx, from when each was sent."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns it as data for JSON, for another process."""
@@ -79,6 +81,7 @@ class LoadResult:
     """Of one core, what the generator took."""
     request_bytes: int
     rows: int | None
+    refusals: Histogram = field(default_factory=Histogram)
 
     @property
     def closed(self) -> bool:
@@ -152,6 +155,7 @@ class LoadResult:
             "failure_ratio": self.failure_ratio,
             "latency_ms": _summary(self.latency),
             "latency_from_sending_ms": _summary(self.service),
+            "refusal_from_sending_ms": _summary(self.refusals),
             "generator": {
                 "late_ms": _summary(self.late),
                 "behind": self.generator_behind,
@@ -178,6 +182,7 @@ def add_up(parts: Sequence[Part]) -> Part:
         latency=Histogram.merged(part.latency for part in parts),
         service=Histogram.merged(part.service for part in parts),
         late=Histogram.merged(part.late for part in parts),
+        refusals=Histogram.merged(part.refusals for part in parts),
         failures=dict(sorted(failures.items())),
         in_slo=sum(in_slo) if in_slo else None,
         last_s=max(part.last_s for part in parts),

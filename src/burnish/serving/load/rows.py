@@ -52,6 +52,8 @@ def run_rows(result: LoadResult) -> list[Row]:
     else:
         rows.append(Row(("latency", *_percentiles(result.latency)), best=True))
         rows.append(Row(("  95 % interval", *_intervals(result.latency), "")))
+    if result.refusals.n:
+        rows.append(Row(("time to a refusal", *_percentiles(result.refusals))))
     return rows
 
 

@@ -148,4 +148,5 @@ def _result(plan: LoadPlan, part: Part, table: Timetable, request_bytes: int) ->
         generator_cpu_ratio=part.cpu_s / part.wall_s if part.wall_s > 0 else 0.0,
         request_bytes=request_bytes,
         rows=plan.payload.rows,
+        refusals=part.refusals,
     )
