@@ -93,6 +93,17 @@ def test_statuses_are_counted_by_kind():
     assert result.failure_ratio == pytest.approx(6 / 7)
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_refusals_are_timed_apart(processes):
+    def answer(i):
+        return (0.1, 200) if i % 2 else (0.03, 429)
+
+    result = run(Stub(answer=answer), Constant(100), requests=40, processes=processes)
+    assert (result.ok, result.refusals.n) == (20, 20)
+    assert 29 < result.refusals.percentile_ms(50) < 80
+    assert result.percentile_ms(50) > 99
+
+
 def test_timeouts_end_requests_also_those_that_wait():
     start_s = time.monotonic()
     result = run(
