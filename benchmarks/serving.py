@@ -81,7 +81,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         for name in options.models:
             say(f"{name}: making the bundle")
-            case = cases.make(name, options.bundles or Path(temporary), options.trial / 4)
+            folder = (options.bundles or Path(temporary)).resolve()  # servers run elsewhere
+            case = cases.make(name, folder, options.trial / 4)
             kept[name] = one_model(case, chosen, options)
     if options.json:
         options.json.write_text(json.dumps(kept, indent=1))
