@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -182,11 +183,16 @@ class Rows:
 
     def _dims(self, spec: TensorSpec, bucket: Axes) -> tuple[int, ...]:
         """Returns the sizes of a tensor in a bucket; what is not known, as in outputs, is 1."""
-        sizes = dict(bucket)
-        return tuple(
-            size if isinstance(size, int) else sizes.get(size or f"{spec.name}.{place}", 1)
-            for place, size in enumerate(spec.shape)
-        )
+        return _dims(spec.name, tuple(spec.shape), bucket)
+
+
+@lru_cache(4096)
+def _dims(name: str, shape: tuple[int | str | None, ...], bucket: Axes) -> tuple[int, ...]:
+    sizes = dict(bucket)
+    return tuple(
+        size if isinstance(size, int) else sizes.get(size or f"{name}.{place}", 1)
+        for place, size in enumerate(shape)
+    )
 
 
 def _misfits(spec: TensorSpec, array: NDArray[Any]) -> list[str]:

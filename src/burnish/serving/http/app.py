@@ -20,6 +20,7 @@ from burnish.serving.http.inference import Inferred, infer
 from burnish.serving.http.message import (
     WHEN_GONE,
     WHOLE_BODY,
+    WHOLE_REPLY,
     BodyLimits,
     Call,
     Gone,
@@ -98,6 +99,7 @@ class App:
             client[0] if client else "",
             extensions.get(WHOLE_BODY),
             extensions.get(WHEN_GONE),
+            extensions.get(WHOLE_REPLY),
         )
         identifier = call.headers.get(_REQUEST_ID) or f"{self._started}-{next(self._ids)}".encode()
         extra = [(_REQUEST_ID, identifier[:200])]

@@ -18,12 +18,16 @@ from burnish.serving.oip.faults import BAD_REQUEST, TOO_LARGE, Fault, error_body
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+ReplyWhole = Callable[[int, list[tuple[bytes, bytes]], bytes | memoryview], Awaitable[None]]
 
 WHOLE_BODY = "burnish.whole_body"
 """In the scope's extensions: `await take(place)` fills `place` with a body of that length."""
 
 WHEN_GONE = "burnish.when_gone"
 """In the scope's extensions: `when_gone(tell)` calls `tell` when the client goes away."""
+
+WHOLE_REPLY = "burnish.whole_reply"
+"""In the scope's extensions: `await reply(status, headers, body)` answers, once and whole."""
 
 _ALIGN = 64
 _PIECE = 16 * 1024
@@ -60,6 +64,10 @@ class Call:
     """What the server has for `WHOLE_BODY`."""
     when_gone: Callable[[Callable[[], None] | None], None] | None = None
     """What the server has for `WHEN_GONE`."""
+    reply: (
+        Callable[[int, list[tuple[bytes, bytes]], bytes | memoryview], Awaitable[None]] | None
+    ) = None
+    """What the server has for `WHOLE_REPLY`."""
 
     def header(self, name: bytes) -> str:
         """Returns a header's value, or ""."""
@@ -97,18 +105,17 @@ class Reply:
     async def send(self, call: Call, extra: tuple[tuple[bytes, bytes], ...] = ()) -> None:
         """Writes the reply."""
         body = self.buffers[0] if len(self.buffers) == 1 else b"".join(self.buffers)
-        await call.send(
-            {
-                "type": "http.response.start",
-                "status": self.status,
-                "headers": [
-                    (b"content-type", self.content_type.encode()),
-                    (b"content-length", str(len(body)).encode()),
-                    *self.headers,
-                    *extra,
-                ],
-            }
-        )
+        headers = [
+            (b"content-type", self.content_type.encode()),
+            (b"content-length", str(len(body)).encode()),
+            *self.headers,
+            *extra,
+        ]
+        if call.reply is not None:
+            await call.reply(self.status, headers, body)
+            return
+        head = {"type": "http.response.start", "status": self.status, "headers": headers}
+        await call.send(head)
         await call.send({"type": "http.response.body", "body": body})
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a connection is read: a tensor goes from the socket to where it is used, in one copy.
+"""A connection, read and written as seldom as can be: a tensor is copied once on its way in.
 
 uvicorn hands a body on in pieces of 64 KiB, each copied three times on its way, and stops
 reading from the socket until each was taken. Here the application may say where a body of
@@ -9,25 +9,32 @@ application wakes when all is there. Until it says so, no more than uvicorn's ow
 are kept.
 
 The application may also ask to be told when its client goes away (`WHEN_GONE`), which
-costs nothing while it does not.
+costs nothing while it does not, and give its answer whole (`WHOLE_REPLY`): head and body are
+then written at once, and the client wakes once.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    HEADER_VALUE_RE,
+    STATUS_LINE,
+    HttpToolsProtocol,
+)
 
-from burnish.serving.http.message import WHEN_GONE, WHOLE_BODY, Gone
+from burnish.serving.http.message import WHEN_GONE, WHOLE_BODY, WHOLE_REPLY, Gone
 
 SCRATCH_BYTES = 64 * 1024
+_JOINED_BYTES = 64 * 1024
+"""A larger body is written on its own, rather than copied behind its head."""
 
 
 class ReceivingProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, with `WHOLE_BODY` and `WHEN_GONE`."""
+    """uvicorn's protocol, with `WHOLE_BODY`, `WHEN_GONE` and `WHOLE_REPLY`."""
 
     scratch: ClassVar[memoryview] = memoryview(bytearray(SCRATCH_BYTES))
     """Where heads are received: read at once, so that all connections of a loop share it."""
@@ -87,8 +94,13 @@ class ReceivingProtocol(HttpToolsProtocol):
         async def take(place: memoryview) -> None:
             await self._take(cycle, place)
 
+        async def reply(
+            status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes | memoryview
+        ) -> None:
+            await _reply(cycle, status, headers, body)
+
         scope: Any = self.scope
-        scope["extensions"] = {WHOLE_BODY: take, WHEN_GONE: self.when_gone}
+        scope["extensions"] = {WHOLE_BODY: take, WHEN_GONE: self.when_gone, WHOLE_REPLY: reply}
 
     def on_body(self, body: bytes) -> None:
         """Copies a piece of the body to its place, when the application has said where."""
@@ -121,6 +133,39 @@ class ReceivingProtocol(HttpToolsProtocol):
             self._direct = False
         if cycle.disconnected:
             raise Gone
+
+
+async def _reply(
+    cycle: Any, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes | memoryview
+) -> None:
+    """Writes a whole answer. `headers` hold Content-Length, and may hold Connection: close."""
+    if cycle.flow.write_paused and not cycle.disconnected:
+        await cycle.flow.drain()
+    if cycle.disconnected:
+        return
+    if HEADER_VALUE_RE.search(b" ".join(value for _, value in headers)):
+        raise ValueError("a header of the answer holds what no header may hold")
+    parts: list[bytes | memoryview] = [STATUS_LINE[status]]
+    for name, value in (*cycle.default_headers, *headers):
+        parts += (name, b": ", value, b"\r\n")
+        if name == b"connection" and value == b"close":
+            cycle.keep_alive = False
+    if not cycle.keep_alive and (b"connection", b"close") not in headers:
+        parts.append(b"connection: close\r\n")
+    parts.append(b"\r\n")
+    cycle.response_started = cycle.response_complete = True
+    cycle.waiting_for_100_continue = False
+    if cycle.scope["method"] == "HEAD":
+        body = b""
+    if len(body) <= _JOINED_BYTES:
+        cycle.transport.write(b"".join([*parts, body]))
+    else:
+        cycle.transport.write(b"".join(parts))
+        cycle.transport.write(body)
+    cycle.message_event.set()
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()
 
 
 class _Received(asyncio.BufferedProtocol):
