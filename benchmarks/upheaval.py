@@ -147,7 +147,7 @@ def main() -> int:
 def upheaval(
     server: Server, clients: Clients, folder: Path, port: int, own: argparse.Namespace
 ) -> tuple[int, int]:
-    """Swaps and breaks off; returns the memory before, after a tenth of it, and after."""
+    """Swaps and breaks off; returns the memory after a tenth of it, and at the end."""
     tenth = own.disconnects // 10
     clients.wait_for(MODELS[0], 1000)
     break_off(port, tenth, 0)

@@ -106,7 +106,7 @@ class Rows:
     def row_bytes(self, bucket: Axes) -> int:
         """Returns what the inputs and outputs of one row hold, padded to `bucket`."""
         return sum(
-            _bytes(spec, self._dims(spec, bucket)[1 if self.batched else 0 :])
+            _bytes(spec, _dims(spec.name, spec.shape, bucket)[1 if self.batched else 0 :])
             for spec in (*self.signature.inputs, *self.signature.outputs)
         )
 
@@ -163,7 +163,7 @@ class Rows:
     ) -> NDArray[Any]:
         if not self.batched:
             return np.require(pieces[0].inputs[spec.name], requirements=["C", "A", "W"])
-        dims = self._dims(spec, bucket)[1:]
+        dims = _dims(spec.name, spec.shape, bucket)[1:]
         buffer = buffers.get(spec.name)
         if buffer is None or buffer.shape[1:] != dims or len(buffer) < rows:
             buffer = buffers[spec.name] = np.empty((rows, *dims), _dtype(spec))
@@ -178,16 +178,13 @@ class Rows:
         return whole
 
     def _shape(self, spec: TensorSpec, rows: int, bucket: Axes) -> tuple[int, ...]:
-        dims = self._dims(spec, bucket)
+        dims = _dims(spec.name, spec.shape, bucket)
         return (rows, *dims[1:]) if self.batched else dims
-
-    def _dims(self, spec: TensorSpec, bucket: Axes) -> tuple[int, ...]:
-        """Returns the sizes of a tensor in a bucket; what is not known, as in outputs, is 1."""
-        return _dims(spec.name, tuple(spec.shape), bucket)
 
 
 @lru_cache(4096)
 def _dims(name: str, shape: tuple[int | str | None, ...], bucket: Axes) -> tuple[int, ...]:
+    """Returns the sizes of a tensor in a bucket; what is not known, as in outputs, is 1."""
     sizes = dict(bucket)
     return tuple(
         size if isinstance(size, int) else sizes.get(size or f"{name}.{place}", 1)

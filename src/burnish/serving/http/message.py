@@ -64,9 +64,7 @@ class Call:
     """What the server has for `WHOLE_BODY`."""
     when_gone: Callable[[Callable[[], None] | None], None] | None = None
     """What the server has for `WHEN_GONE`."""
-    reply: (
-        Callable[[int, list[tuple[bytes, bytes]], bytes | memoryview], Awaitable[None]] | None
-    ) = None
+    reply: ReplyWhole | None = None
     """What the server has for `WHOLE_REPLY`."""
 
     def header(self, name: bytes) -> str:
