@@ -117,6 +117,17 @@ def test_a_failure_is_reported_and_the_others_go_on() -> None:
     assert all(one.closed for one in made)
 
 
+def test_of_several_baselines_the_fastest_counts() -> None:
+    contenders = [busy("slow", 0.002), busy("fast", 0.001), busy("breaks", 0.0005, fails_at=1)]
+    contenders.append(busy("other", 0.004))
+    timed = race(contenders, baseline=["slow", "breaks", "fast"], budget_s=1)
+    assert timed["fast"].speedup is None
+    assert timed["slow"].speedup is not None
+    assert timed["slow"].speedup.value == pytest.approx(0.5, rel=0.1)
+    assert timed["other"].speedup is not None
+    assert timed["other"].speedup.value == pytest.approx(0.25, rel=0.1)
+
+
 def test_a_failed_baseline_leaves_latencies() -> None:
     timed = race([busy("base", 0.001, fails_at=1), busy("a", 0.001)], baseline="base", budget_s=0.5)
     assert timed["base"].failed

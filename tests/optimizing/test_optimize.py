@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 
 import digits_net
@@ -25,6 +26,7 @@ from burnish.data.metrics import metric
 from burnish.data.samples import ArraySamples
 from burnish.engines.engine import Engine
 from burnish.engines.onnxruntime import OnnxRuntime
+from burnish.measuring.machine import machine
 from burnish.optimizing import bench, entries, finals, run
 from burnish.optimizing.result import Result
 from burnish.techniques.fuse import Fuse
@@ -303,3 +305,39 @@ def test_refusals_are_the_reasons(tmp_path):
     entry = entries.Entry("net", small_models.convolutional(), Choosy(), Setting())
     assert entries.opens(entry) == "conv1: an odd kernel"
     assert issubclass(Choosy, Engine)
+
+
+def test_the_threads_that_a_brief_race_cannot_tell_apart_are_settled_by_the_long_one(tmp_path):
+    """The cores may be shared for some seconds, and all of them then be slower than one."""
+    cores = machine().cores
+    if cores < 2:
+        pytest.skip("one core has one number of threads")
+    slow_s = {"all cores": 0.0045}
+
+    class Sleepy(OnnxRuntime):
+        def open(self, model, setting):
+            session = super().open(model, setting)
+            run_it = session.execute
+
+            def execute(inputs):
+                time.sleep(slow_s["all cores"] if setting.threads == cores else 0.004)
+                return run_it(inputs)
+
+            session.execute = execute
+            return session
+
+    def progress(work, done, total):
+        if "racing" in work:
+            slow_s["all cores"] = 0.002
+
+    model = digits_net.network()
+    done = optimize(model, None, Goal(), store=Store(tmp_path), recipes=[Recipe((Fuse(),))],
+                    engines=[Sleepy()], budget=6, progress=progress)  # fmt: skip
+    result = done.result
+    assert result.fp32.setting.threads == cores
+    assert "speedup" not in result.baselines[0].measured or (
+        result.baselines[0].measured["speedup"].n == 1
+    )
+    for one in result.candidates:
+        assert one.setting.threads == cores
+        assert one.measured["speedup"].value == pytest.approx(1, rel=0.3)

@@ -182,7 +182,7 @@ class _Runner:
 def race(
     contenders: Sequence[Contender],
     *,
-    baseline: str,
+    baseline: str | Sequence[str],
     budget_s: float,
     precision_ratio: float = 0.02,
     sessions: int = 3,
@@ -192,12 +192,14 @@ def race(
     """Returns what was measured of each contender, by key, in the order given.
 
     At least `sessions` sessions of five rounds are held, each within its share of
-    `budget_s`, and more while intervals are wider than ± `precision_ratio`. A contender
-    whose engine fails drops out, and says so in `failed`. Nothing else should run on the
-    machine meanwhile; `waited_ratio` and `noise_ratio` show when something did.
-    Raises `Misuse` when keys are not unique or the baseline is not among them.
+    `budget_s`, and more while intervals are wider than ± `precision_ratio`. Of several
+    baselines it is the fastest. A contender whose engine fails drops out, and says so in
+    `failed`. Nothing else should run on the machine meanwhile; `waited_ratio` and
+    `noise_ratio` show when something did.
+    Raises `Misuse` when keys are not unique or a baseline is not among them.
     """
-    _check(contenders, baseline, budget_s, precision_ratio, sessions)
+    baselines = [baseline] if isinstance(baseline, str) else list(baseline)
+    _check(contenders, baselines, budget_s, precision_ratio, sessions)
     runners = {one.key: _Runner(one) for one in contenders}
     rng = np.random.default_rng(seed)
     started = time.perf_counter()
@@ -239,14 +241,16 @@ def race(
         needed_s = spent_s() / held
         if spent_s() + needed_s > budget_s and (held >= sessions or spent_s() > budget_s):
             break
-        if held >= sessions and _tight(runners, baseline, precision_ratio, seed):
+        base = _fastest(runners, baselines)
+        if held >= sessions and _tight(runners, base, precision_ratio, seed):
             break
-    return {key: _timed(runner, runners, baseline, seed) for key, runner in runners.items()}
+    base = _fastest(runners, baselines)
+    return {key: _timed(runner, runners, base, seed) for key, runner in runners.items()}
 
 
 def _check(
     contenders: Sequence[Contender],
-    baseline: str,
+    baselines: Sequence[str],
     budget_s: float,
     precision_ratio: float,
     sessions: int,
@@ -255,8 +259,11 @@ def _check(
     faults = []
     if len(set(keys)) < len(keys):
         faults.append(f"the contenders' keys must differ, got {keys}")
-    if baseline not in keys:
-        faults.append(f"the baseline {baseline!r} is none of the contenders {keys}")
+    if not baselines:
+        faults.append("expected at least one baseline")
+    for baseline in baselines:
+        if baseline not in keys:
+            faults.append(f"the baseline {baseline!r} is none of the contenders {keys}")
     if not budget_s > 0 or not precision_ratio > 0 or sessions < 1:
         faults.append(
             "budget_s, precision_ratio and sessions must be above 0, got "
@@ -297,8 +304,23 @@ def _medians(runner: _Runner, use: Sequence[Sequence[int]]) -> list[NDArray[np.f
     ]
 
 
-def _tight(runners: Mapping[str, _Runner], baseline: str, precision: float, seed: int) -> bool:
-    running, base = _running(runners), runners[baseline]
+def _fastest(runners: Mapping[str, _Runner], keys: Sequence[str]) -> _Runner:
+    """Returns the runner of the least latency; one that failed only where all of them did."""
+    if len(keys) == 1:
+        return runners[keys[0]]
+    use = _rounds_to_use(runners)
+
+    def latency(key: str) -> float:
+        runner = runners[key]
+        if runner.failed is not None:
+            return math.inf
+        return float(np.median(np.concatenate(_medians(runner, use))))
+
+    return runners[min(keys, key=latency)]
+
+
+def _tight(runners: Mapping[str, _Runner], base: _Runner, precision: float, seed: int) -> bool:
+    running = _running(runners)
     use = _rounds_to_use(runners)
     for runner in running:
         if runner is base and len(running) > 1:
@@ -313,13 +335,13 @@ def _tight(runners: Mapping[str, _Runner], baseline: str, precision: float, seed
     return True
 
 
-def _timed(runner: _Runner, runners: Mapping[str, _Runner], baseline: str, seed: int) -> Timed:
+def _timed(runner: _Runner, runners: Mapping[str, _Runner], base: _Runner, seed: int) -> Timed:
     key = runner.contender.key
     if runner.failed is not None:
         nan = math.nan
         nothing = Measurement("latency", nan, "ms", "lower", nan, nan, 0, machine().fingerprint)
         return Timed(key, nothing, warmup_calls=runner.warmup_calls, failed=runner.failed)
-    use, base = _rounds_to_use(runners), runners[baseline]
+    use = _rounds_to_use(runners)
     blocks = [
         session[at] for session, rounds in zip(runner.sessions, use, strict=True) for at in rounds
     ]

@@ -94,7 +94,7 @@ class Bench:
         entries: Sequence[Entry],
         *,
         stage: str,
-        baseline: str,
+        baseline: str | Sequence[str],
         budget_s: float,
         precision_ratio: float,
         sessions: int,

@@ -25,6 +25,8 @@ class Entry:
     setting: Setting
     recipe: Recipe = field(default_factory=Recipe)
     outcome: Outcome | None = None
+    rivals: tuple[Setting, ...] = ()
+    """Other settings, which a brief race could not tell from this one."""
 
     @property
     def key(self) -> str:
@@ -39,6 +41,10 @@ class Entry:
     def with_setting(self, setting: Setting) -> Entry:
         """Returns the entry with another setting."""
         return replace(self, setting=setting)
+
+    def in_each_setting(self) -> list[Entry]:
+        """Returns the entry and its rivals."""
+        return [self, *(replace(self, setting=one, rivals=()) for one in self.rivals)]
 
 
 def entries_of(

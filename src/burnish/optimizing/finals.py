@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The finals: contenders are judged on all validation data and raced with the baselines."""
+"""The finals: contenders are raced with the baselines and judged on all validation data."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import median
 
 from burnish.core.candidate import Candidate
@@ -22,14 +23,27 @@ _DISTURBED = 0.05  # of the time measured that threads waited for a core
 
 
 @dataclass(frozen=True)
+class Field:
+    """Who takes part: the fastest fp32, the baselines beside it, and the contenders."""
+
+    fp32: Entry
+    eager: Sequence[Entry]
+    others: Sequence[Entry]
+    contenders: Sequence[Entry]
+    shown: Sequence[Entry] = ()
+
+
+@dataclass(frozen=True)
 class Finals:
     """What came of the finals.
 
     `rows`: each contender with its measurements and verdicts. `kept`: those that lead, which
     have their resources measured too, best objective first. `shown`: entries that were
     measured alike, but are no contenders. `passed`: what was passed over here, and why.
+    `field`: who took part, each in its fastest setting.
     """
 
+    field: Field
     fp32: Candidate
     baselines: tuple[Candidate, ...]
     rows: tuple[tuple[Entry, Candidate], ...]
@@ -41,21 +55,16 @@ class Finals:
     warnings: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Field:
-    """Who takes part: the fastest fp32, the baselines beside it, and the contenders."""
-
-    fp32: Entry
-    eager: Sequence[Entry]
-    others: Sequence[Entry]
-    contenders: Sequence[Entry]
-    shown: Sequence[Entry] = ()
-
-
 def finals(search: Search, field: Field) -> Finals:
     """Returns what is measured of all, and the choice. Raises `Unsupported` without a baseline."""
-    bench, task, fp32 = search.bench, search.bench.task, field.fp32
+    bench, task = search.bench, search.bench.task
     mark = len(search.passed)
+    taking_part = [*field.eager, field.fp32, *field.others, *field.contenders, *field.shown]
+    rivals = {one.key: one for entry in taking_part for one in entry.in_each_setting()}
+    baselines = [one.key for one in field.fp32.in_each_setting()]
+    timed = search.race("racing", list(rivals.values()), baselines, 0.4)
+    field = _settled(field, timed)
+    fp32 = field.fp32
     judging = task is not None and task.validation is not None and task.metric is not None
     verdicts: dict[str, Judged] = {}
     for entry in [*field.eager, fp32, *field.contenders, *field.shown] if judging else []:
@@ -71,9 +80,6 @@ def finals(search: Search, field: Field) -> Finals:
 
     contenders = [entry for entry in field.contenders if stands(entry)]
     shown = [entry for entry in field.shown if stands(entry)]
-    taking_part = [*field.eager, fp32, *field.others, *contenders, *shown]
-    entries = {entry.key: entry for entry in taking_part}
-    timed = search.race("racing", list(entries.values()), fp32.key, 0.4)
 
     def candidate(entry: Entry) -> Candidate | None:
         got = timed[entry.key]
@@ -108,6 +114,7 @@ def finals(search: Search, field: Field) -> Finals:
     passed = tuple(search.passed[mark:])
     del search.passed[mark:]
     return Finals(
+        field=field,
         fp32=base,
         baselines=tuple(c for e in before if (c := base if e is fp32 else candidate(e))),
         rows=tuple(rows),
@@ -122,6 +129,26 @@ def finals(search: Search, field: Field) -> Finals:
         passed=passed,
         warnings=tuple(_disturbance(timed.values())),
     )
+
+
+def _settled(field: Field, timed: Mapping[str, Timed]) -> Field:
+    """Returns the field with every entry in the setting that was the fastest of its rivals'."""
+
+    def fastest(entry: Entry) -> Entry:
+        best = min(entry.in_each_setting(), key=lambda one: _latency_ms(timed[one.key]))
+        return replace(best, rivals=())
+
+    return Field(
+        fastest(field.fp32),
+        field.eager,
+        [fastest(entry) for entry in field.others],
+        [fastest(entry) for entry in field.contenders],
+        field.shown,
+    )
+
+
+def _latency_ms(timed: Timed) -> float:
+    return math.inf if timed.failed is not None else timed.latency.value
 
 
 def _disturbance(timed: Iterable[Timed]) -> list[str]:

@@ -6,8 +6,9 @@
    threads: families that are slow are dropped.
 3. In the families left, each recipe's outputs are compared with the original's on
    calibration samples, without labels: the most faithful go on.
-4. The contenders are judged on all validation data and raced side by side with the
-   baselines for a share of the budget.
+4. The contenders are raced side by side with the baselines for a share of the budget, in
+   each number of threads that the brief race could not tell from its best, and judged on
+   all validation data.
 5. Where none meets the goal and there is training data, a smaller network is cut and
    trained (`composing`), and the finals are held again with it.
 
@@ -92,6 +93,7 @@ def optimize(
     field = Field(fp32, eager, others, faithful(search, fp32, kept))
     began = search.budget.spent_s
     found = finals(search, field)
+    field, fp32 = found.field, found.field.fp32
     stages: list[Stage] = []
     if recipes is None and found.status != "met":
         stages = compose(search, fp32, found, search.budget.spent_s - began)

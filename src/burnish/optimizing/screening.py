@@ -17,6 +17,7 @@ from burnish.techniques.fuse import Fuse
 _CONTENDERS = 4
 _FAMILIES = 3
 _SCREENING_SHARE = 0.5  # of the budget, after which no further recipe is tried
+_ALIKE_RATIO = 1.25  # threads that gain or lose less are tried again in the finals
 _SLOWER_RATIO = 1.3  # a family this much slower than the fastest is dropped in screening
 
 
@@ -67,8 +68,19 @@ def screen(
         got = timed[entry.key]
         return got.latency.value if got.failed is None else float("inf")
 
+    def with_rivals(entry: Entry, fields: Sequence[Entry]) -> Entry:
+        near = [
+            one.setting
+            for one in fields
+            if one.model is entry.model
+            and one.engine is entry.engine
+            and one.setting != entry.setting
+            and latency(one) <= _ALIKE_RATIO * latency(entry)
+        ]
+        return replace(entry, rivals=tuple(near))
+
     best_by_engine = [
-        min((one for one in baselines if one.engine is engine), key=latency)
+        with_rivals(min((one for one in baselines if one.engine is engine), key=latency), baselines)
         for engine in search.engines
         if any(one.engine is engine for one in baselines)
     ]
@@ -103,7 +115,7 @@ def screen(
         elif len(kept) == _FAMILIES:
             search.drop(place, f"{_FAMILIES} families that promise more went on")
         else:
-            kept.append((family, entry))
+            kept.append((family, with_rivals(entry, [one for _, one in built])))
     return fp32, others, kept
 
 

@@ -38,7 +38,7 @@ class Search:
             return None
 
     def race(
-        self, stage: str, entries: Sequence[Entry], baseline: str, share: float
+        self, stage: str, entries: Sequence[Entry], baseline: str | Sequence[str], share: float
     ) -> dict[str, Timed]:
         """Returns the timings by key, within a share of the budget; failures are noted.
 
