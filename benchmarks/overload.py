@@ -202,10 +202,18 @@ def in_process(case: Case, turn: int) -> Callable[[Batch], float]:
 
 
 def mean_calls(means_ms: dict[int, float]) -> Callable[[Batch], float]:
-    """Returns a service that takes as long as the server's calls of that batch size on average."""
+    """Returns a service that takes as long as the server's calls of that batch size on average.
+
+    A size beyond the largest seen takes as much longer as it has more samples.
+    """
     sizes = sorted(means_ms)
     times = [means_ms[size] for size in sizes]
-    return lambda batch: float(np.interp(batch.size, sizes, times))
+
+    def service(batch: Batch) -> float:
+        beyond = max(1.0, batch.size / sizes[-1])
+        return beyond * float(np.interp(batch.size, sizes, times))
+
+    return service
 
 
 def forecast(

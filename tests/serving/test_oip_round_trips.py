@@ -29,7 +29,13 @@ PARAMETERS = st.dictionaries(
     max_size=3,
 )  # fmt: skip
 OUTPUTS = st.lists(
-    st.builds(RequestedOutput, TEXT.filter(bool), st.booleans(), st.none() | st.integers(1, 9)),
+    st.builds(
+        RequestedOutput,
+        name=TEXT.filter(bool),
+        binary=st.booleans(),
+        classification=st.none() | st.integers(1, 9),
+        parameters=st.just({}),
+    ),
     max_size=3,
     unique_by=lambda output: output.name,
 ).map(tuple)

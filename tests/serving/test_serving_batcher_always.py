@@ -214,3 +214,33 @@ def test_who_is_let_in_is_in_time_when_the_engine_keeps_its_promise(
             assert now_ms <= admitted.pop(done.id).deadline_ms + 1e-6
         dispatch()
     assert not admitted
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    asked=st.lists(st.tuples(st.integers(1, 40), st.integers(0, 2), st.floats(0, 9)), max_size=40),
+    slo_ms=st.sampled_from([15.0, 60.0, 200.0, math.inf]),
+    streams=st.integers(1, 3),
+    queue=st.integers(1, 12),
+)
+def test_who_is_refused_unseen_would_be_refused_when_seen(
+    asked: list[tuple[int, int, float]], slo_ms: float, streams: int, queue: int
+) -> None:
+    """Whatever its rows and priority, a request with the SLO's deadline is never better off."""
+    batcher = Batcher(Batching(streams, slo_ms, Limits(requests=queue)), linear)
+    now_ms, running = 0.0, []
+    for number, (rows, priority, later_ms) in enumerate(asked):
+        now_ms += later_ms
+        while running and min(running)[0] <= now_ms:
+            ended_ms, batch_id = running.pop(running.index(min(running)))
+            batcher.complete(batch_id, ended_ms)
+            running += [
+                (ended_ms + 4.0 + one.size, one.id) for one in batcher.dispatch(ended_ms)[0]
+            ]
+        unseen = batcher.foresee(now_ms + slo_ms, 0, now_ms)
+        more = batcher.foresee(now_ms + slo_ms, 1, now_ms)
+        request = Request(number, rows, now_ms, now_ms + slo_ms, priority)
+        seen = batcher.offer(request, now_ms)
+        assert unseen is None or seen is not None
+        assert unseen is None or more is not None, "others on their way make it no better"
+        running += [(now_ms + 4.0 + one.size, one.id) for one in batcher.dispatch(now_ms)[0]]

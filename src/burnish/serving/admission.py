@@ -19,6 +19,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from burnish.core.errors import Misuse
 
@@ -35,8 +36,7 @@ class Reason(StrEnum):
     LATE = "became late in the queue"
 
 
-@dataclass(frozen=True)
-class Rejection:
+class Rejection(NamedTuple):
     """A request that will not be answered."""
 
     reason: Reason
@@ -56,16 +56,14 @@ class Limits:
             raise Misuse(f"a queue holds at least 1 request and 1 byte, got {self}")
 
 
-@dataclass(frozen=True)
-class Waiting:
+class Waiting(NamedTuple):
     """How much waits now."""
 
     requests: int
     size_bytes: int
 
 
-@dataclass(frozen=True)
-class Backlog:
+class Backlog(NamedTuple):
     """What runs before a request."""
 
     now_ms: float

@@ -27,6 +27,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from burnish.core.errors import Broken, Misuse
 from burnish.serving.admission import (
@@ -75,8 +76,7 @@ class Batching:
         return arrival_ms + min(self.slo_ms, timeout_ms)
 
 
-@dataclass(frozen=True)
-class Dispatch:
+class Dispatch(NamedTuple):
     """What `dispatch` decided."""
 
     batches: tuple[Batch, ...]
@@ -85,8 +85,7 @@ class Dispatch:
     """To be told that they will not be answered."""
 
 
-@dataclass(frozen=True)
-class _Running:
+class _Running(NamedTuple):
     batch: Batch
     latency: LatencyModel  # the one in force when it started: a hot swap may come between
     free_ms: float
@@ -142,6 +141,21 @@ class Batcher:
         if request.deadline_ms < math.inf:
             self._remember(request)
         return None
+
+    def foresee(self, deadline_ms: float, coming: int, now_ms: float) -> Rejection | None:
+        """Returns why a request would be refused of which only the deadline is known, or None.
+
+        For a model of one bucket: the request is taken to be of one row and of the highest
+        priority, and to come after `coming` others that are on their way.
+        """
+        lane = self._lane(())
+        backlog = self._backlog(lane, (0, deadline_ms, math.inf), now_ms)
+        backlog = backlog._replace(rows_ahead=backlog.rows_ahead + coming)
+        rejection = over_limits(0, self.waiting, self.batching.limits, backlog)
+        if rejection is not None or not self._waiting_requests + coming:
+            return rejection
+        alone_ms = lane.shape.latency.promised_ms(1)
+        return too_late(1, deadline_ms, alone_ms, backlog, runs_now=False)
 
     def dispatch(self, now_ms: float) -> Dispatch:
         """Returns the batches to start now, and the requests that have become too late."""

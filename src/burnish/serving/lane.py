@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from burnish.serving.latency_model import LatencyModel
 from burnish.serving.request import Axes, Request
 
-Key = tuple[int, float, int]
+Key = tuple[int, float, float]
 """Priority, deadline, order of arrival."""
 
 

@@ -13,7 +13,6 @@ import asyncio
 import json
 import multiprocessing
 import struct
-from dataclasses import replace
 from multiprocessing.connection import Connection
 from threading import Lock, Timer
 
@@ -52,7 +51,7 @@ class LargeJson:
         """Returns the request in a JSON body. Raises the `Fault` that reading it raises."""
         header_length, answer = await asyncio.to_thread(self._ask, _READ, 0, [body])
         request = decode_request(answer, header_length)
-        return replace(request, inputs=tuple(replace(one, binary=False) for one in request.inputs))
+        return request._replace(inputs=tuple(one._replace(binary=False) for one in request.inputs))
 
     async def write(self, response: InferResponse) -> Encoded:
         """Returns the body of a response whose outputs are JSON. Raises `Fault`."""
@@ -138,11 +137,11 @@ def _work(connection: Connection, json_bytes: int, tensors: int) -> None:
 def _turned(what: int, length: int, body: memoryview, limits: Limits) -> Encoded:
     if what == _READ:
         request = decode_request(body, None, limits)
-        inputs = tuple(replace(one, binary=True) for one in request.inputs)
-        return encode_request(replace(request, inputs=inputs))
+        inputs = tuple(one._replace(binary=True) for one in request.inputs)
+        return encode_request(request._replace(inputs=inputs))
     return encode_response(_as(decode_response(body, length), False))
 
 
 def _as(response: InferResponse, binary: bool) -> InferResponse:
     outputs = tuple(Tensor(one.name, one.array, binary) for one in response.outputs)
-    return replace(response, outputs=outputs)
+    return response._replace(outputs=outputs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from burnish.core.errors import Misuse
 
@@ -37,8 +38,7 @@ class Request:
             raise Misuse("a request's arrival and deadline are numbers, got NaN")
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """Rows of one request that run in one batch."""
 
     request_id: int
@@ -49,8 +49,7 @@ class Part:
     """The first of them in the batch."""
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """What one call of the engine runs."""
 
     id: int

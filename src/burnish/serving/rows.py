@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +24,7 @@ TEXT = "object"
 """The dtype of strings in a signature."""
 
 
-@dataclass(frozen=True)
-class Shape:
+class Shape(NamedTuple):
     """How a request's arrays are rows of a batch."""
 
     rows: int
@@ -34,8 +33,7 @@ class Shape:
     size_bytes: int
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """Rows of one request, and where they stand in the batch."""
 
     inputs: Arrays
@@ -51,7 +49,7 @@ class Rows:
     signature: Signature
     fill: Mapping[str, float] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def batched(self) -> bool:
         """Whether several rows can run together."""
         specs = (*self.signature.inputs, *self.signature.outputs)
@@ -136,12 +134,26 @@ class Rows:
         """Returns a request's rows of a batch's outputs, without padding: views, not copies."""
         if not self.batched:
             return dict(outputs)
+        if piece.first_row == piece.batch_row == 0 and self._is_whole(outputs, piece.rows):
+            return dict(outputs)
         rows = slice(piece.batch_row, piece.batch_row + piece.rows)
         sizes = dict(axes)
         return {
             spec.name: outputs[spec.name][(rows, *(_part(size, sizes) for size in spec.shape[1:]))]
             for spec in self.signature.outputs
         }
+
+    def _is_whole(self, outputs: Arrays, rows: int) -> bool:
+        """Returns whether the outputs are those of so many rows, without padding."""
+        if self._padded:
+            return False
+        return all(len(array) == rows for array in outputs.values())
+
+    @cached_property
+    def _padded(self) -> bool:
+        """Whether any axis but the batch is free."""
+        specs = (*self.signature.inputs, *self.signature.outputs)
+        return any(not isinstance(size, int) for spec in specs for size in spec.shape[1:])
 
     def _as_it_is(self, piece: Piece, bucket: Axes) -> bool:
         for spec in self.signature.inputs:

@@ -9,13 +9,14 @@ belongs to a request (its future, the counts) is touched on the event loop only.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ from burnish.serving.batcher import Batcher, Batching, Dispatch
 from burnish.serving.counts import ModelCounts
 from burnish.serving.lane import ServedShape
 from burnish.serving.latency_model import LatencyModel
+from burnish.serving.loop_lag import LoopLag
 from burnish.serving.oip.faults import OUR_FAULT, Fault
 from burnish.serving.request import Axes, Batch, Request
 from burnish.serving.rows import Arrays, Piece, Rows
@@ -35,6 +37,8 @@ from burnish.serving.streams import Streams
 _log = logging.getLogger(__name__)
 
 _WARM_UP_S = 5.0
+_LARGE_BODY_BYTES = 64 * 1024
+_MOST_RESERVED = 1 / 3
 CANNOT_NOW, NOT_THERE, TOO_LATE, TOO_MANY = 503, 404, 504, 429
 _STATUS = {Reason.TOO_LARGE: 413, Reason.IMPOSSIBLE: TOO_LATE, Reason.LATE: TOO_LATE}
 
@@ -47,8 +51,7 @@ class Refused(Fault):
         self.retry_after_ms = retry_after_ms
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """The outputs of a request, views of its batch's, and what it waited for, in milliseconds."""
 
     outputs: Mapping[str, NDArray[Any]]
@@ -63,6 +66,8 @@ class _Call:
     """A request on its way."""
 
     request: Request
+    deadline_ms: float
+    """When the answer must be there; the request's own leaves the loop its time."""
     inputs: Arrays
     future: asyncio.Future[Answer]
     parts: list[tuple[int, dict[str, NDArray[Any]]]] = field(default_factory=list)
@@ -78,6 +83,7 @@ class _Ran:
     outputs: Arrays
     gather_ms: float
     run_ms: float
+    ended_ms: float
     error: BaseException | None = None
 
 
@@ -110,10 +116,18 @@ class ServedModel:
         self.batching = batching
         self.counts = ModelCounts()
         self._table, self._table_axes = table, dict(table_axes or {})
+        self._free_axes = {
+            size or f"{spec.name}.{place}"
+            for spec in self.signature.inputs
+            for place, size in enumerate(spec.shape)
+            if not isinstance(size, int) and (place or not rows.batched)
+        }
         self._batcher = Batcher(batching, self._served_shape)
         self._lock = threading.Lock()
         self._calls: dict[int, _Call] = {}
         self._next_id = 0
+        self._coming = 0
+        """Requests whose bodies are being received."""
         self._loop = asyncio.get_running_loop()
         self._buffers: list[dict[Axes, dict[str, NDArray[Any]]]] = [
             {} for _ in range(batching.streams)
@@ -123,7 +137,10 @@ class ServedModel:
         self._retired = False
         self._idle = asyncio.Event()
         self._idle.set()
-        self._streams: Streams[Batch] = Streams(f"{name}-{version}", batching.streams, self._run)
+        self._lag = LoopLag()
+        self._streams: Streams[Batch] = Streams(
+            f"{name}-{version}", batching.streams, self._run, giving_way=batching.slo_ms < math.inf
+        )
 
     @property
     def waiting(self) -> int:
@@ -152,6 +169,28 @@ class ServedModel:
             if rows > 1 and time.monotonic() > until_s:
                 break
 
+    @contextlib.contextmanager
+    def awaiting_body(self, size_bytes: int) -> Iterator[None]:
+        """Where the body of a request is received, which has `size_bytes`.
+
+        Raises `Refused` at once when it could not be answered in time whatever it holds: to
+        receive a large body only to refuse it would cost the others their time.
+        """
+        if size_bytes < _LARGE_BODY_BYTES or self._free_axes:
+            yield
+            return
+        with self._lock:
+            now_ms = _now_ms()
+            rejection = self._batcher.foresee(self._due_ms(now_ms), self._coming, now_ms)
+        if rejection is not None:
+            self._count(rejection)
+            raise self._refusal(rejection)
+        self._coming += 1
+        try:
+            yield
+        finally:
+            self._coming -= 1
+
     def submit(
         self, inputs: Arrays, timeout_ms: float = math.inf, priority: int = 0
     ) -> asyncio.Future[Answer]:
@@ -170,12 +209,13 @@ class ServedModel:
             id=self._next_id,
             rows=shape.rows,
             arrival_ms=now_ms,
-            deadline_ms=self.batching.deadline_ms(now_ms, timeout_ms),
+            deadline_ms=self._due_ms(now_ms, timeout_ms),
             priority=priority,
             axes=shape.axes,
             size_bytes=shape.size_bytes,
         )
-        call = _Call(request, inputs, self._loop.create_future())
+        deadline_ms = self.batching.deadline_ms(now_ms, timeout_ms)
+        call = _Call(request, deadline_ms, inputs, self._loop.create_future())
         self._calls[request.id] = call  # before a thread can ask for it
         try:
             with self._lock:
@@ -187,7 +227,7 @@ class ServedModel:
         if decided is None:
             assert rejection is not None
             del self._calls[request.id]
-            self.counts.rejections[rejection.reason.name.lower()] += 1
+            self._count(rejection)
             raise self._refusal(rejection)
         self._idle.clear()
         call.future.add_done_callback(lambda future: self._over(request.id, future))
@@ -224,7 +264,8 @@ class ServedModel:
         except BaseException as caught:  # noqa: BLE001 - the worker: whoever asked is told
             error = caught
         ended_ms = _now_ms()
-        ran = _Ran(batch, pieces, outputs, gathered_ms - began_ms, ended_ms - gathered_ms, error)
+        gather_ms, run_ms = gathered_ms - began_ms, ended_ms - gathered_ms
+        ran = _Ran(batch, pieces, outputs, gather_ms, run_ms, ended_ms, error)
         with self._lock:
             if error is None:
                 answered = self._batcher.complete(batch.id, ended_ms)
@@ -263,6 +304,7 @@ class ServedModel:
 
     def _ran(self, ran: _Ran, answered: tuple[Request, ...], decided: Dispatch) -> None:
         """Hands out what a batch gave."""
+        self._lag.add(_now_ms() - ran.ended_ms)
         size = ran.batch.size
         self.counts.batches[size] += 1
         self.counts.batch_ms[size] = self.counts.batch_ms.get(size, 0.0) + ran.run_ms
@@ -297,7 +339,7 @@ class ServedModel:
         counts = self.counts
         counts.answered += 1
         counts.rows += request.rows
-        counts.in_slo += _now_ms() <= request.deadline_ms
+        counts.in_slo += _now_ms() <= call.deadline_ms
         counts.last_answer_s = time.time()
         stages = counts.stages
         stages["queue"].add(queue_ms)
@@ -318,7 +360,7 @@ class ServedModel:
         for request, rejection in decided.dropped:
             call = self._calls.get(request.id)
             if call is not None and not call.future.done():
-                self.counts.rejections[rejection.reason.name.lower()] += 1
+                self._count(rejection)
                 call.future.set_exception(self._refusal(rejection))
 
     def _over(self, request_id: int, future: asyncio.Future[Answer]) -> None:
@@ -329,6 +371,14 @@ class ServedModel:
         del self._calls[request_id]
         if not self._calls:
             self._idle.set()
+
+    def _due_ms(self, now_ms: float, timeout_ms: float = math.inf) -> float:
+        """Returns by when a batch must have run that answers a request of now in time."""
+        within_ms = self.batching.deadline_ms(0.0, timeout_ms)
+        return now_ms + within_ms - min(self._lag.reserve_ms, _MOST_RESERVED * within_ms)
+
+    def _count(self, rejection: Rejection) -> None:
+        self.counts.rejections[rejection.reason.name.lower()] += 1
 
     def _refusal(self, rejection: Rejection) -> Refused:
         status = _STATUS.get(rejection.reason, TOO_MANY)
@@ -368,14 +418,8 @@ class ServedModel:
     def _usual_bucket(self) -> Axes:
         """Returns the axes that the table is for: as measured, else as padded at most, else 1."""
         padding = self.batching.padding.sizes
-        axes = {
-            size or f"{spec.name}.{place}"
-            for spec in self.signature.inputs
-            for place, size in enumerate(spec.shape)
-            if not isinstance(size, int) and (place or not self.rows.batched)
-        }
         sizes = {axis: padding[axis][-1] for axis in padding} | self._table_axes
-        return tuple(sorted((axis, sizes.get(axis, 1)) for axis in axes))
+        return tuple(sorted((axis, sizes.get(axis, 1)) for axis in self._free_axes))
 
     def _elements(self, bucket: Axes) -> int:
         return math.prod(size for _, size in bucket)

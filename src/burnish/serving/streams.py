@@ -3,23 +3,34 @@
 
 A thread that has run a batch asks for its next one itself: were it told to by the event
 loop, the stream would idle for as long as the loop is busy with the network.
+
+Where answers have a time to keep, the threads give way (on Linux, where a thread has a
+priority of its own): the loop needs a core for a moment only, to refuse or to answer, and
+who waits for that moment behind whole runs of the engine hears of it too late.
 """
 
 from __future__ import annotations
 
+import os
 import queue
+import sys
 import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 Job = TypeVar("Job")
 
+_GIVING_WAY = 10
+"""What is added to the nice value, of -20 to 19: about a tenth of the loop's share."""
+
 
 class Streams(Generic[Job]):
     """Threads that run jobs; `run(stream, job)` must not raise, and returns what is next there."""
 
-    def __init__(self, name: str, n: int, run: Callable[[int, Job], Job | None]) -> None:
-        self._run = run
+    def __init__(
+        self, name: str, n: int, run: Callable[[int, Job], Job | None], giving_way: bool = False
+    ) -> None:
+        self._run, self._giving_way = run, giving_way
         self._jobs: list[queue.SimpleQueue[Job | None]] = [queue.SimpleQueue() for _ in range(n)]
         self._threads = [
             threading.Thread(
@@ -45,6 +56,10 @@ class Streams(Generic[Job]):
             thread.join()
 
     def _work(self, stream: int) -> None:
+        if self._giving_way and sys.platform == "linux":
+            thread = threading.get_native_id()
+            nice = os.getpriority(os.PRIO_PROCESS, thread)
+            os.setpriority(os.PRIO_PROCESS, thread, min(19, nice + _GIVING_WAY))
         jobs = self._jobs[stream]
         while (job := jobs.get()) is not None:
             following: Job | None = job

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from burnish.serving.asking import asked, labels_of
 from burnish.serving.http.message import (
@@ -14,6 +14,7 @@ from burnish.serving.http.message import (
     Gone,
     Reply,
     compressed,
+    declared_bytes,
     read_body,
 )
 from burnish.serving.large_json import LARGE_BYTES, LARGE_ELEMENTS, LargeJson
@@ -28,8 +29,7 @@ from burnish.serving.served_model import Answer, ServedModel
 _HEADER = HEADER.lower().encode()
 
 
-@dataclass(frozen=True)
-class Inferred:
+class Inferred(NamedTuple):
     """The reply, who gave it, and when the request was in the queue, on perf_counter's clock."""
 
     reply: Reply
@@ -51,10 +51,12 @@ async def infer(
 
     Raises `Fault` for what cannot be answered, and `Gone` when the client went away.
     """
-    await repository.get(name, version)  # whether it is there, before the body is read
+    served = await repository.get(name, version)  # whether it is there, before the body is read
     header_length = call.headers.get(_HEADER)
     ahead = int(header_length) if header_length and header_length.isdigit() else 0
-    body = await read_body(call, limits, min(ahead, limits.size_bytes))
+    size = declared_bytes(call)
+    with served.awaiting_body(size if size <= limits.size_bytes else 0):
+        body = await read_body(call, limits, min(ahead, limits.size_bytes))
     early = None
     if header_length is None and LARGE_BYTES < len(body) <= json_limits.json_bytes:
         early = await large.read(body)

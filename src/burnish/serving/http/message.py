@@ -8,8 +8,8 @@ import json
 import math
 import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,7 +21,8 @@ Send = Callable[[Message], Awaitable[None]]
 ReplyWhole = Callable[[int, list[tuple[bytes, bytes]], bytes | memoryview], Awaitable[None]]
 
 WHOLE_BODY = "burnish.whole_body"
-"""In the scope's extensions: `await take(place)` fills `place` with a body of that length."""
+"""In the scope's extensions: `await take(place, seconds)` fills `place` with a body of that
+length, or raises `TimeoutError`, or `Gone`."""
 
 WHEN_GONE = "burnish.when_gone"
 """In the scope's extensions: `when_gone(tell)` calls `tell` when the client goes away."""
@@ -35,6 +36,7 @@ _PIECE = 16 * 1024
 _COMPRESS_OFF_LOOP = 32 * 1024
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}
 _TOO_SLOW = 408
+_MOST_DIGITS = 15
 
 
 class Gone(Exception):
@@ -49,8 +51,7 @@ class BodyLimits:
     seconds: float = 30.0
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """A request as it came: its headers by lower-case name, and how to read and answer."""
 
     method: str
@@ -60,7 +61,7 @@ class Call:
     receive: Receive
     send: Send
     client: str = ""
-    take: Callable[[memoryview], Awaitable[None]] | None = None
+    take: Callable[[memoryview, float], Awaitable[None]] | None = None
     """What the server has for `WHOLE_BODY`."""
     when_gone: Callable[[Callable[[], None] | None], None] | None = None
     """What the server has for `WHEN_GONE`."""
@@ -72,14 +73,13 @@ class Call:
         return self.headers.get(name, b"").decode("latin-1")
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(NamedTuple):
     """A status, a body in pieces, and headers besides Content-Length."""
 
     status: int
     buffers: tuple[bytes | memoryview, ...] = ()
     content_type: str = "application/json"
-    headers: tuple[tuple[bytes, bytes], ...] = field(default=())
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
     @staticmethod
     def json(document: Any, status: int = 200) -> Reply:
@@ -117,6 +117,12 @@ class Reply:
         await call.send({"type": "http.response.body", "body": body})
 
 
+def declared_bytes(call: Call) -> int:
+    """Returns the length of the body as the head has it; 0 without, or where it is no number."""
+    declared = call.headers.get(b"content-length", b"")
+    return int(declared) if declared.isdigit() and len(declared) <= _MOST_DIGITS else 0
+
+
 async def read_body(call: Call, limits: BodyLimits, header_length: int = 0) -> memoryview:
     """Returns the whole body, decompressed; byte `header_length` of it lies on a boundary.
 
@@ -126,7 +132,7 @@ async def read_body(call: Call, limits: BodyLimits, header_length: int = 0) -> m
     declared = call.headers.get(b"content-length")
     coding = call.header(b"content-encoding").strip().lower()
     if declared is not None:
-        if not declared.isdigit() or len(declared) > 15:
+        if not declared.isdigit() or len(declared) > _MOST_DIGITS:
             raise Fault(f"expected a Content-Length that is a whole number, got {declared!r:.60}")
         if int(declared) > limits.size_bytes:
             raise _too_large(limits, int(declared))
@@ -134,11 +140,11 @@ async def read_body(call: Call, limits: BodyLimits, header_length: int = 0) -> m
         raise Fault(f"expected Content-Encoding gzip, deflate or none, got {coding[:40]!r}", 415)
     size = int(declared) if declared is not None else None
     try:
-        async with asyncio.timeout(limits.seconds):
-            if size is not None and call.take is not None:
-                body = aligned(size, header_length)
-                await call.take(body)
-            else:
+        if size is not None and call.take is not None:
+            body = aligned(size, header_length)
+            await call.take(body, limits.seconds)
+        else:
+            async with asyncio.timeout(limits.seconds):
                 body = await _collected(call.receive, size, limits, header_length)
     except TimeoutError:
         raise Fault(
@@ -245,7 +251,7 @@ def whole_header(value: str, name: str) -> int | None:
     """Returns a header's whole number, or None without it."""
     if not value:
         return None
-    if not value.isdigit() or len(value) > 15:
+    if not value.isdigit() or len(value) > _MOST_DIGITS:
         raise Fault(
             f"{name}: expected a whole number of 0 or more, got {value[:40]!r}", BAD_REQUEST
         )

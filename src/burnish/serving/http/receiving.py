@@ -3,10 +3,10 @@
 
 uvicorn hands a body on in pieces of 64 KiB, each copied three times on its way, and stops
 reading from the socket until each was taken. Here the application may say where a body of
-a declared length goes (`WHOLE_BODY` in the scope's extensions): what has come by then is
+a declared length goes (`WHOLE_BODY` in the scope's extensions): what came with the head is
 moved there, the rest is received into that place by the operating system, and the
-application wakes when all is there. Until it says so, no more than uvicorn's own 64 KiB
-are kept.
+application wakes when all is there. Until it says so, nothing more is read: it may refuse a
+request for its head alone, and what then still comes of the body is passed over unread.
 
 The application may also ask to be told when its client goes away (`WHEN_GONE`), which
 costs nothing while it does not, and give its answer whole (`WHOLE_REPLY`): head and body are
@@ -28,7 +28,9 @@ from uvicorn.protocols.http.httptools_impl import (
 
 from burnish.serving.http.message import WHEN_GONE, WHOLE_BODY, WHOLE_REPLY, Gone
 
-SCRATCH_BYTES = 64 * 1024
+SCRATCH_BYTES = 256 * 1024
+_HEAD_BYTES = 16 * 1024
+"""What is read at once of a message: its head, and a body that is small."""
 _JOINED_BYTES = 64 * 1024
 """A larger body is written on its own, rather than copied behind its head."""
 
@@ -37,12 +39,15 @@ class ReceivingProtocol(HttpToolsProtocol):
     """uvicorn's protocol, with `WHOLE_BODY`, `WHEN_GONE` and `WHOLE_REPLY`."""
 
     scratch: ClassVar[memoryview] = memoryview(bytearray(SCRATCH_BYTES))
-    """Where heads are received: read at once, so that all connections of a loop share it."""
+    """Where heads are received, and bodies in pieces: read at once, so that all connections
+    of a loop share it."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._direct = False
         """Whether what comes is the rest of the body, and goes to its place."""
+        self._unread = 0
+        """Bytes of a body that nobody wants, still to come."""
         self._lost = False
         self._tell_gone: Callable[[], None] | None = None
 
@@ -66,38 +71,62 @@ class ReceivingProtocol(HttpToolsProtocol):
 
     def place(self) -> memoryview:
         """Returns where the next bytes go."""
+        cycle: Any = self.cycle
         if self._direct:
-            cycle: Any = self.cycle
             return cycle.whole[cycle.filled :]  # type: ignore[no-any-return]
+        if self._unread:
+            return self.scratch[: self._unread]
+        if cycle is None or not cycle.more_body:
+            return self.scratch[:_HEAD_BYTES]
         return self.scratch
 
     def placed(self, n: int) -> None:
         """Reads the `n` bytes that came there."""
-        if not self._direct:
+        if self._direct:
+            cycle: Any = self.cycle
+            cycle.filled += n
+            if cycle.filled == len(cycle.whole):
+                self._direct = False
+                self._body_ends()
+        elif self._unread:
+            self._unread -= n
+            if not self._unread:
+                self._body_ends()
+        else:
             self.data_received(self.scratch[:n])  # type: ignore[arg-type]
-            return
+
+    def data_received(self, data: bytes) -> None:
+        """Reads what came; no more of a body is read until somebody wants it."""
+        super().data_received(data)
         cycle: Any = self.cycle
-        cycle.filled += n
-        if cycle.filled == len(cycle.whole):
-            self._direct = False
-            # The parser still waits for the body: the next message is another one's.
-            self.parser = httptools.HttpRequestParser(self)
-            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-            self.on_message_complete()
+        if cycle is None or not cycle.more_body or cycle.response_complete:
+            return
+        if not self.transport.is_closing():
+            self.flow.pause_reading()
+
+    def _body_ends(self) -> None:
+        """Ends a message whose body the parser did not see, and still waits for."""
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.on_message_complete()
 
     def on_headers_complete(self) -> None:
         """Offers the application what the module says."""
         super().on_headers_complete()
         cycle: Any = self.cycle
         cycle.whole, cycle.filled = None, 0
+        """Where the body goes, and how much of it has come."""
 
-        async def take(place: memoryview) -> None:
-            await self._take(cycle, place)
+        async def take(place: memoryview, seconds: float) -> None:
+            await self._take(cycle, place, seconds)
 
         async def reply(
             status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes | memoryview
         ) -> None:
+            unread = _declared(cycle) - cycle.filled if cycle.more_body else 0
             await _reply(cycle, status, headers, body)
+            if unread > 0 and cycle.keep_alive and cycle is self.cycle and not self._lost:
+                self._unread = unread
 
         scope: Any = self.scope
         scope["extensions"] = {WHOLE_BODY: take, WHEN_GONE: self.when_gone, WHOLE_REPLY: reply}
@@ -105,34 +134,59 @@ class ReceivingProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Copies a piece of the body to its place, when the application has said where."""
         cycle: Any = self.cycle
+        end = cycle.filled + len(body)
         if cycle.whole is None:
             super().on_body(body)
-            return
-        end = cycle.filled + len(body)
-        cycle.whole[cycle.filled : end] = body
+        else:
+            cycle.whole[cycle.filled : end] = body
         cycle.filled = end
 
-    async def _take(self, cycle: Any, place: memoryview) -> None:
-        """Returns when the whole body is in `place`, which has its length; raises `Gone`."""
+    async def _take(self, cycle: Any, place: memoryview, seconds: float) -> None:
+        """Returns when the whole body is in `place`, which has its length.
+
+        Raises `Gone`, and `TimeoutError` after so many seconds.
+        """
         if cycle.waiting_for_100_continue and not cycle.transport.is_closing():
             cycle.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             cycle.waiting_for_100_continue = False
-        cycle.filled = len(cycle.body)
         place[: cycle.filled] = cycle.body
         cycle.body = bytearray()
+        if cycle.more_body and not cycle.disconnected:
+            await self._rest(cycle, place, seconds)
+        cycle.message_event.clear()
+        if cycle.disconnected:
+            raise Gone
+
+    async def _rest(self, cycle: Any, place: memoryview, seconds: float) -> None:
         cycle.whole = place
-        self._direct = cycle.more_body and cycle.filled < len(place)
+        self._direct = cycle.filled < len(place)
         cycle.flow.resume_reading()
+        late = False
+
+        def ring() -> None:
+            nonlocal late
+            late = True
+            cycle.message_event.set()
+
+        alarm = self.loop.call_later(seconds, ring)
         try:
             while cycle.more_body and not cycle.disconnected:
                 cycle.message_event.clear()
                 await cycle.message_event.wait()
-            cycle.message_event.clear()
+                if late:
+                    raise TimeoutError
         finally:  # the place is the application's: an idle connection must not keep it
+            alarm.cancel()
             cycle.whole = None
             self._direct = False
-        if cycle.disconnected:
-            raise Gone
+
+
+def _declared(cycle: Any) -> int:
+    """Returns the body's length as the head has it, 0 where it has none."""
+    for name, value in cycle.scope["headers"]:
+        if name == b"content-length":
+            return int(value)
+    return 0
 
 
 async def _reply(

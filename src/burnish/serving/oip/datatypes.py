@@ -41,6 +41,7 @@ DATATYPES = tuple(_DTYPES)
 FLOATS = ("FP16", "FP32", "FP64", "BF16")
 
 _NAMES = {dtype.name: name for name, dtype in _DTYPES.items()}
+_BY_DTYPE: dict[object, str] = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 def dtype_of(datatype: object, where: str) -> np.dtype[Any]:
@@ -62,6 +63,9 @@ def datatype_of(dtype: np.dtype[Any] | str, where: str = "tensor") -> str:
     >>> datatype_of("bfloat16"), datatype_of(np.dtype(object))
     ('BF16', 'BYTES')
     """
+    known = _BY_DTYPE.get(dtype)
+    if known is not None:
+        return known
     name = dtype if isinstance(dtype, str) else dtype.name
     if name.startswith(("str", "bytes")):
         return BYTES

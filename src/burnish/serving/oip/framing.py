@@ -8,7 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from burnish.serving.oip.faults import OUR_FAULT, TOO_LARGE, Fault, shown
 
@@ -17,7 +17,9 @@ HEADER = "Inference-Header-Content-Length"
 
 Buffer = bytes | bytearray | memoryview
 Parameter = str | bool | int | float
+NO_PARAMETERS: Mapping[str, Parameter] = {}
 
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _INT64_MIN, _UINT64_MAX = -(2**63), 2**64 - 1
 
 
@@ -33,8 +35,7 @@ class Limits:
     tensors: int = 1024
 
 
-@dataclass(frozen=True)
-class Encoded:
+class Encoded(NamedTuple):
     """A body in pieces, to be written one after the other, and what its headers say."""
 
     buffers: tuple[bytes | memoryview, ...]
@@ -125,9 +126,7 @@ def parse(raw: Buffer) -> dict[str, Any]:
 def join(document: Mapping[str, Any], sections: Sequence[memoryview] | None) -> Encoded:
     """Returns the body of a document and its tensors' bytes (None: no tensor is binary)."""
     try:
-        header = json.dumps(
-            document, ensure_ascii=False, allow_nan=False, separators=(",", ":")
-        ).encode()
+        header = _JSON.encode(document).encode()
     except (ValueError, TypeError) as error:
         raise Fault(f"the message cannot be written as JSON: {error}", OUR_FAULT) from error
     if sections is None:

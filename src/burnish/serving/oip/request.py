@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from burnish.serving.oip.faults import Fault, shown
 from burnish.serving.oip.framing import (
+    NO_PARAMETERS,
     Buffer,
     Encoded,
     Limits,
@@ -27,8 +27,7 @@ _BINARY = "binary_data"
 _CLASSIFICATION = "classification"
 
 
-@dataclass(frozen=True)
-class RequestedOutput:
+class RequestedOutput(NamedTuple):
     """An output that is asked for: as binary or JSON, as it is or as its top classes.
 
     parameters: those given with this output, the ones above among them.
@@ -37,18 +36,17 @@ class RequestedOutput:
     name: str
     binary: bool = False
     classification: int | None = None
-    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    parameters: Mapping[str, Parameter] = NO_PARAMETERS
 
 
-@dataclass(frozen=True, eq=False)
-class InferRequest:
+class InferRequest(NamedTuple):
     """What is asked of a model; empty `outputs` mean all, in the form of `binary_outputs`."""
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[RequestedOutput, ...] = ()
     id: str | None = None
     binary_outputs: bool = False
-    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    parameters: Mapping[str, Parameter] = NO_PARAMETERS
 
     def wanted(self, names: tuple[str, ...]) -> tuple[RequestedOutput, ...]:
         """Returns what to answer with, of the outputs that the model has.

@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
 from burnish.serving.oip.classification import classify
 from burnish.serving.oip.faults import Fault, shown
 from burnish.serving.oip.framing import (
+    NO_PARAMETERS,
     Buffer,
     Encoded,
     Limits,
@@ -26,15 +26,14 @@ from burnish.serving.oip.request import InferRequest
 from burnish.serving.oip.tensors import Tensor, read_tensors, write_tensors
 
 
-@dataclass(frozen=True, eq=False)
-class InferResponse:
+class InferResponse(NamedTuple):
     """What a model answered; `model_version` is None where there are no versions."""
 
     model_name: str
     outputs: tuple[Tensor, ...]
     model_version: str | None = None
     id: str | None = None
-    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    parameters: Mapping[str, Parameter] = NO_PARAMETERS
 
 
 def respond(

@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
@@ -13,20 +12,26 @@ from burnish.serving.oip.binary import read_binary, write_binary
 from burnish.serving.oip.datatypes import checked_shape, datatype_of, dtype_of
 from burnish.serving.oip.elements import read_elements, write_elements
 from burnish.serving.oip.faults import Fault, shown
-from burnish.serving.oip.framing import Limits, Parameter, Sections, entries, parameters
+from burnish.serving.oip.framing import (
+    NO_PARAMETERS,
+    Limits,
+    Parameter,
+    Sections,
+    entries,
+    parameters,
+)
 
 SIZE = "binary_data_size"
 _SHARED_MEMORY = "shared_memory_region"
 
 
-@dataclass(frozen=True, eq=False)
-class Tensor:
+class Tensor(NamedTuple):
     """An input or output with its data; `binary` is how it came or is to be sent."""
 
     name: str
     array: npt.NDArray[Any]
     binary: bool = False
-    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    parameters: Mapping[str, Parameter] = NO_PARAMETERS
 
     @property
     def datatype(self) -> str:
