@@ -222,12 +222,14 @@ def test_who_is_let_in_is_in_time_when_the_engine_keeps_its_promise(
     slo_ms=st.sampled_from([15.0, 60.0, 200.0, math.inf]),
     streams=st.integers(1, 3),
     queue=st.integers(1, 12),
+    reserve_ms=st.sampled_from([0.0, 5.0, 100.0]),
 )
 def test_who_is_refused_unseen_would_be_refused_when_seen(
-    asked: list[tuple[int, int, float]], slo_ms: float, streams: int, queue: int
+    asked: list[tuple[int, int, float]], slo_ms: float, streams: int, queue: int, reserve_ms: float
 ) -> None:
     """Whatever its rows and priority, a request with the SLO's deadline is never better off."""
     batcher = Batcher(Batching(streams, slo_ms, Limits(requests=queue)), linear)
+    batcher.reserve_ms = reserve_ms
     now_ms, running = 0.0, []
     for number, (rows, priority, later_ms) in enumerate(asked):
         now_ms += later_ms
@@ -237,8 +239,8 @@ def test_who_is_refused_unseen_would_be_refused_when_seen(
             running += [
                 (ended_ms + 4.0 + one.size, one.id) for one in batcher.dispatch(ended_ms)[0]
             ]
-        unseen = batcher.foresee(now_ms + slo_ms, 0, now_ms)
-        more = batcher.foresee(now_ms + slo_ms, 1, now_ms)
+        unseen = batcher.foresee(0, now_ms)
+        more = batcher.foresee(1, now_ms)
         request = Request(number, rows, now_ms, now_ms + slo_ms, priority)
         seen = batcher.offer(request, now_ms)
         assert unseen is None or seen is not None

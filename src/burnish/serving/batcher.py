@@ -45,6 +45,7 @@ from burnish.serving.latency_model import LatencyModel
 from burnish.serving.request import Axes, Batch, Part, Request
 from burnish.serving.shape_buckets import Padding
 
+_MOST_RESERVED = 1 / 3
 _ROUNDING_MS = 1e-6  # sums of times differ in their last digits by the order of adding
 
 
@@ -97,6 +98,8 @@ class Batcher:
     def __init__(self, batching: Batching, shape_for: Callable[[Axes], ServedShape]) -> None:
         """`shape_for` gives what is known of a bucket, when its first request comes."""
         self.batching = batching
+        self.reserve_ms = 0.0
+        """What an answer takes besides its batches; kept free when a request is let in."""
         self._shape_for = shape_for
         self._lanes: dict[Axes, Lane] = {}
         self._entries: dict[int, Entry] = {}
@@ -142,20 +145,21 @@ class Batcher:
             self._remember(request)
         return None
 
-    def foresee(self, deadline_ms: float, coming: int, now_ms: float) -> Rejection | None:
-        """Returns why a request would be refused of which only the deadline is known, or None.
+    def foresee(self, coming: int, now_ms: float) -> Rejection | None:
+        """Returns why a request would be refused of which nothing is known, or None.
 
-        For a model of one bucket: the request is taken to be of one row and of the highest
-        priority, and to come after `coming` others that are on their way.
+        For a model of one bucket: the request is taken to be of one row, of the highest
+        priority, and due by the SLO, and to come after `coming` others that are on their way.
         """
         lane = self._lane(())
+        deadline_ms = self.batching.deadline_ms(now_ms)
         backlog = self._backlog(lane, (0, deadline_ms, math.inf), now_ms)
         backlog = backlog._replace(rows_ahead=backlog.rows_ahead + coming)
         rejection = over_limits(0, self.waiting, self.batching.limits, backlog)
         if rejection is not None or not self._waiting_requests + coming:
             return rejection
         alone_ms = lane.shape.latency.promised_ms(1)
-        return too_late(1, deadline_ms, alone_ms, backlog, runs_now=False)
+        return too_late(1, self._due_ms(deadline_ms, now_ms), alone_ms, backlog, runs_now=False)
 
     def dispatch(self, now_ms: float) -> Dispatch:
         """Returns the batches to start now, and the requests that have become too late."""
@@ -273,9 +277,17 @@ class Batcher:
         likely_ms = latency.hoped_ms if runs_now else latency.promised_ms
         rounds = math.ceil(request.rows / (size * self.batching.streams))
         alone_ms = rounds * likely_ms(min(request.rows, size))
-        return too_late(request.rows, request.deadline_ms, alone_ms, backlog, runs_now) or (
+        # What runs at once is tried in any case: it shows how late answers come.
+        due_ms = request.deadline_ms
+        if not runs_now:
+            due_ms = self._due_ms(due_ms, backlog.now_ms)
+        return too_late(request.rows, due_ms, alone_ms, backlog, runs_now) or (
             displaces(request.rows, lane.behind(key), backlog)
         )
+
+    def _due_ms(self, deadline_ms: float, now_ms: float) -> float:
+        """Returns by when a batch must have run for its answer to be there in time."""
+        return deadline_ms - min(self.reserve_ms, _MOST_RESERVED * (deadline_ms - now_ms))
 
     def _remember(self, request: Request) -> None:
         """Notes the deadline; those of requests that are over are cleared out in time."""

@@ -38,7 +38,6 @@ _log = logging.getLogger(__name__)
 
 _WARM_UP_S = 5.0
 _LARGE_BODY_BYTES = 64 * 1024
-_MOST_RESERVED = 1 / 3
 CANNOT_NOW, NOT_THERE, TOO_LATE, TOO_MANY = 503, 404, 504, 429
 _STATUS = {Reason.TOO_LARGE: 413, Reason.IMPOSSIBLE: TOO_LATE, Reason.LATE: TOO_LATE}
 
@@ -66,8 +65,6 @@ class _Call:
     """A request on its way."""
 
     request: Request
-    deadline_ms: float
-    """When the answer must be there; the request's own leaves the loop its time."""
     inputs: Arrays
     future: asyncio.Future[Answer]
     parts: list[tuple[int, dict[str, NDArray[Any]]]] = field(default_factory=list)
@@ -181,7 +178,7 @@ class ServedModel:
             return
         with self._lock:
             now_ms = _now_ms()
-            rejection = self._batcher.foresee(self._due_ms(now_ms), self._coming, now_ms)
+            rejection = self._batcher.foresee(self._coming, now_ms)
         if rejection is not None:
             self._count(rejection)
             raise self._refusal(rejection)
@@ -209,13 +206,12 @@ class ServedModel:
             id=self._next_id,
             rows=shape.rows,
             arrival_ms=now_ms,
-            deadline_ms=self._due_ms(now_ms, timeout_ms),
+            deadline_ms=self.batching.deadline_ms(now_ms, timeout_ms),
             priority=priority,
             axes=shape.axes,
             size_bytes=shape.size_bytes,
         )
-        deadline_ms = self.batching.deadline_ms(now_ms, timeout_ms)
-        call = _Call(request, deadline_ms, inputs, self._loop.create_future())
+        call = _Call(request, inputs, self._loop.create_future())
         self._calls[request.id] = call  # before a thread can ask for it
         try:
             with self._lock:
@@ -305,6 +301,7 @@ class ServedModel:
     def _ran(self, ran: _Ran, answered: tuple[Request, ...], decided: Dispatch) -> None:
         """Hands out what a batch gave."""
         self._lag.add(_now_ms() - ran.ended_ms)
+        self._batcher.reserve_ms = self._lag.reserve_ms
         size = ran.batch.size
         self.counts.batches[size] += 1
         self.counts.batch_ms[size] = self.counts.batch_ms.get(size, 0.0) + ran.run_ms
@@ -339,7 +336,7 @@ class ServedModel:
         counts = self.counts
         counts.answered += 1
         counts.rows += request.rows
-        counts.in_slo += _now_ms() <= call.deadline_ms
+        counts.in_slo += _now_ms() <= request.deadline_ms
         counts.last_answer_s = time.time()
         stages = counts.stages
         stages["queue"].add(queue_ms)
@@ -371,11 +368,6 @@ class ServedModel:
         del self._calls[request_id]
         if not self._calls:
             self._idle.set()
-
-    def _due_ms(self, now_ms: float, timeout_ms: float = math.inf) -> float:
-        """Returns by when a batch must have run that answers a request of now in time."""
-        within_ms = self.batching.deadline_ms(0.0, timeout_ms)
-        return now_ms + within_ms - min(self._lag.reserve_ms, _MOST_RESERVED * within_ms)
 
     def _count(self, rejection: Rejection) -> None:
         self.counts.rejections[rejection.reason.name.lower()] += 1
