@@ -136,7 +136,11 @@ class ServedModel:
         self._idle.set()
         self._lag = LoopLag()
         self._streams: Streams[Batch] = Streams(
-            f"{name}-{version}", batching.streams, self._run, giving_way=batching.slo_ms < math.inf
+            f"{name}-{version}",
+            batching.streams,
+            self._run,
+            giving_way=batching.slo_ms < math.inf,
+            one_a_core=session.setting.threads == 1,
         )
 
     @property
