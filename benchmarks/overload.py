@@ -10,8 +10,8 @@ Poisson traffic at `--shares` of it. Loads above it follow as Poisson traffic, l
 counted from when a request was due, refusals from when it was sent. The generator shares
 the machine's cores with the server. Beside each figure stands what the simulator, which
 runs the same batcher, says of the same rate: with calls as they were in process, and with
-calls as slow as the server saw them in that very run. Prints a Markdown table; medians over
-the rounds.
+batches that take as long to make and to run as the server saw in that very run. Prints a
+Markdown table; medians over the rounds.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def loaded(
     options: argparse.Namespace,
 ) -> None:
     """Adds what comes of one rate in one round."""
-    before = call_times(target)
+    before, gathered_before_ms = call_times(target)
     plan = load_plan(
         target,
         case,
@@ -156,10 +156,14 @@ def loaded(
         seed=turn,
     )
     result = run_load(plan)
+    after, gathered_ms = call_times(target)
     seen = {
         size: (ms - before.get(size, (0.0, 0))[0], n - before.get(size, (0.0, 0))[1])
-        for size, (ms, n) in call_times(target).items()
+        for size, (ms, n) in after.items()
     }
+    # Counted for each request of a batch, and about as long as the batch has rows.
+    rows = sum(size * size * n for size, (_, n) in seen.items())
+    row_ms = (gathered_ms - gathered_before_ms) / rows if rows else 0.0
     requests, rejected = result.requests, result.rejected
     expired = result.failures.get(str(EXPIRED), 0)
     outcome.offered.append(result.offered_per_s or 0.0)
@@ -169,7 +173,7 @@ def loaded(
     outcome.other_ratio.append((requests - (result.in_slo or 0) - rejected - expired) / requests)
     outcome.refusals.append(result.refusals)
     outcome.behind += result.generator_behind
-    means = {size: ms / n for size, (ms, n) in seen.items() if n > 0}
+    means = {size: ms / n + row_ms * size for size, (ms, n) in seen.items() if n > 0}
     for simulations, service in (
         (outcome.in_process, in_process(case, turn)),
         (outcome.as_seen, mean_calls(means)),
@@ -177,16 +181,20 @@ def loaded(
         simulations.append(forecast(case, service, per_s, turn, options))
 
 
-def call_times(target: Target) -> dict[int, tuple[float, int]]:
-    """Returns the milliseconds in the engine and the calls, by batch size, as the server counts."""
+def call_times(target: Target) -> tuple[dict[int, tuple[float, int]], float]:
+    """Returns what the server counted.
+
+    The milliseconds in the engine and the calls, by batch size; and the milliseconds in which
+    batches were made, once for each of their requests.
+    """
     connection = http.client.HTTPConnection(HOST, target.port, timeout=10)
     connection.request("GET", f"/v2/models/{MODEL}/stats")
     said = json.loads(connection.getresponse().read())
     connection.close()
-    calls = [
-        (one["batch_size"], one["compute_infer"]) for one in said["model_stats"][0]["batch_stats"]
-    ]
-    return {size: (one["ns"] / 1e6, one["count"]) for size, one in calls}
+    counted = said["model_stats"][0]
+    calls = [(one["batch_size"], one["compute_infer"]) for one in counted["batch_stats"]]
+    gathered_ms = counted["inference_stats"]["compute_input"]["ns"] / 1e6
+    return {size: (one["ns"] / 1e6, one["count"]) for size, one in calls}, gathered_ms
 
 
 def planned(case: Case) -> ServingPlan:

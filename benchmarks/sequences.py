@@ -3,7 +3,7 @@
 
     python benchmarks/sequences.py [--seconds 8] [--rounds 3] [--clients 16]
 
-A two-layer transformer encoder over token ids with a mask, not trained, in float. Requests
+A four-layer transformer encoder over token ids with a mask, not trained, in float. Requests
 hold one sequence each, of lengths as in text: many short, few long, 4 to 128. Served
 
 - in buckets: padded to the next of 16, 32, 64, 96, 128, and run together;
@@ -38,7 +38,7 @@ from burnish.measuring.machine import machine
 from burnish.measuring.throughput import throughput
 from serving import ranged
 
-WORDS, WIDTH, INNER, LAYERS, CLASSES, MOST = 1000, 128, 512, 2, 10, 128
+WORDS, WIDTH, INNER, LAYERS, CLASSES, MOST = 1000, 256, 1024, 4, 10, 128
 BUCKETS = [16, 32, 64, 96, 128]
 MOST_BATCH = 16
 WAYS = {
@@ -181,7 +181,7 @@ def main() -> None:
         for way, said in WAYS.items():
             file = folder / f"{len(servers)}.toml"
             file.write_text(
-                "[server]\nport = 0\ngrpc_port = -1\nhealth_port = -1\n"
+                "[server]\nport = 0\ngrpc_port = 0\nhealth_port = 0\n"
                 f'[models.text]\npath = "{bundle}"\n{said}\n'
             )
             servers[way] = Server("--config", file)
