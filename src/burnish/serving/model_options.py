@@ -10,6 +10,8 @@ from pathlib import Path
 
 from burnish.core.errors import Misuse
 
+_MOST = {"threads": 1024, "streams": 1024, "max_batch_size": 65_536}
+
 
 @dataclass(frozen=True)
 class ModelOptions:
@@ -39,6 +41,11 @@ class ModelOptions:
             f"{key} must be at least 1, got {value}"
             for key in ("threads", "streams", "max_batch_size", "queue", "queue_bytes")
             if (value := getattr(self, key)) is not None and value < 1
+        ]
+        faults += [
+            f"{key} must be at most {most}, got {value}"
+            for key, most in _MOST.items()
+            if (value := getattr(self, key)) is not None and value > most
         ]
         if self.slo_ms is not None and not 0 < self.slo_ms < math.inf:
             faults.append(f"slo_ms must be above 0, got {self.slo_ms}")
