@@ -54,8 +54,7 @@ async def infer(
     served = await repository.get(name, version)  # whether it is there, before the body is read
     header_length = call.headers.get(_HEADER)
     ahead = int(header_length) if header_length and header_length.isdigit() else 0
-    size = declared_bytes(call)
-    with served.awaiting_body(size if size <= limits.size_bytes else 0):
+    with served.awaiting_body(declared_bytes(call, limits)):
         body = await read_body(call, limits, min(ahead, limits.size_bytes))
     early = None
     if header_length is None and LARGE_BYTES < len(body) <= json_limits.json_bytes:

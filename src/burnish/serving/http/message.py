@@ -117,10 +117,11 @@ class Reply(NamedTuple):
         await call.send({"type": "http.response.body", "body": body})
 
 
-def declared_bytes(call: Call) -> int:
-    """Returns the length of the body as the head has it; 0 without, or where it is no number."""
+def declared_bytes(call: Call, limits: BodyLimits) -> int:
+    """Returns the length of the body as the head has it; 0 without one that may be read."""
     declared = call.headers.get(b"content-length", b"")
-    return int(declared) if declared.isdigit() and len(declared) <= _MOST_DIGITS else 0
+    size = int(declared) if declared.isdigit() and len(declared) <= _MOST_DIGITS else 0
+    return size if size <= limits.size_bytes else 0
 
 
 async def read_body(call: Call, limits: BodyLimits, header_length: int = 0) -> memoryview:

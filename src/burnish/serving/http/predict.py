@@ -38,8 +38,7 @@ async def predict(
     if not isinstance(session, DeployedSession):
         raise Fault(f"the model {name!r} is no bundle: use the infer route", 404)
     kind = call.header(b"content-type").split(";")[0].strip().lower()
-    size = declared_bytes(call)
-    with served.awaiting_body(size if size <= limits.size_bytes else 0):
+    with served.awaiting_body(declared_bytes(call, limits)):
         body = bytes(await read_body(call, limits))
     inputs, n = await asyncio.to_thread(_prepared, session, body, kind)
     served = repository.find(name, version)  # another may have taken its place by now
