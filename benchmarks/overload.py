@@ -35,7 +35,8 @@ from serving_peers.process import HOST, free_ports, running, work_folder
 
 from burnish.measuring.machine import machine
 from burnish.serving.arrivals import poisson
-from burnish.serving.batcher import Batcher, Batching
+from burnish.serving.batcher import Batcher
+from burnish.serving.batching import Batching
 from burnish.serving.lane import ServedShape
 from burnish.serving.latency_model import LatencyModel
 from burnish.serving.load.histogram import Histogram

@@ -19,7 +19,7 @@ from burnish.core.candidate import Setting
 from burnish.core.model import Model
 from burnish.engines.engine import Session, by_name
 from burnish.serving.admission import Limits
-from burnish.serving.batcher import Batching
+from burnish.serving.batching import Batching
 from burnish.serving.rows import Rows
 from burnish.serving.served_model import ServedModel
 from burnish.serving.shape_buckets import Padding

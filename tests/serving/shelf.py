@@ -22,7 +22,7 @@ from burnish.core.model import Model
 from burnish.engines.engine import Session
 from burnish.engines.onnxruntime import OnnxRuntime
 from burnish.serving.admission import Limits
-from burnish.serving.batcher import Batching
+from burnish.serving.batching import Batching
 from burnish.serving.model_options import ModelOptions
 from burnish.serving.rows import Rows
 from burnish.serving.served_model import ServedModel

@@ -10,7 +10,7 @@ from typing import Any
 
 from burnish.core.model import Signature, TensorSpec
 from burnish.serving.admission import Limits
-from burnish.serving.batcher import Batching
+from burnish.serving.batching import Batching
 from burnish.serving.counts import ModelCounts
 from burnish.serving.rows import Rows
 from burnish.serving.shape_buckets import Padding

@@ -14,7 +14,7 @@ import pytest
 from serving_models import eventually, images, served
 
 from burnish.serving.loop_lag import LoopLag
-from burnish.serving.served_model import Refused
+from burnish.serving.refusals import Refused
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no priority of theirs")

@@ -14,7 +14,7 @@ from burnish.core.candidate import Setting
 from burnish.core.errors import Unsupported
 from burnish.engines.engine import by_name
 from burnish.serving.oip.faults import Fault
-from burnish.serving.served_model import Refused
+from burnish.serving.refusals import Refused
 
 
 def expected(inputs: dict, model: object = None) -> dict:

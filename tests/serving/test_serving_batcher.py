@@ -9,7 +9,8 @@ import pytest
 
 from burnish.core.errors import Broken, Misuse
 from burnish.serving.admission import Limits, Reason
-from burnish.serving.batcher import Batcher, Batching
+from burnish.serving.batcher import Batcher
+from burnish.serving.batching import Batching
 from burnish.serving.lane import ServedShape
 from burnish.serving.latency_model import LatencyModel
 from burnish.serving.request import Axes, Batch, Request

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from burnish.serving.admission import Limits, Reason
-from burnish.serving.batcher import Batcher, Batching, Dispatch
+from burnish.serving.batcher import Batcher, Dispatch
+from burnish.serving.batching import Batching
 from burnish.serving.lane import ServedShape
 from burnish.serving.latency_model import LatencyModel
 from burnish.serving.request import Axes, Batch, Request

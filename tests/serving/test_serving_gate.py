@@ -7,7 +7,7 @@ import pytest
 
 from burnish.serving.gate import Rate, Tokens
 from burnish.serving.oip.faults import Fault
-from burnish.serving.served_model import Refused
+from burnish.serving.refusals import Refused
 
 
 def test_without_tokens_all_may_ask_and_with_them_only_who_has_one() -> None:

@@ -19,7 +19,8 @@ from scipy import stats
 from burnish.core.errors import Misuse
 from burnish.serving.admission import Limits, Reason
 from burnish.serving.arrivals import Arrival, bursts, constant, poisson, trace
-from burnish.serving.batcher import Batcher, Batching
+from burnish.serving.batcher import Batcher
+from burnish.serving.batching import Batching
 from burnish.serving.lane import ServedShape
 from burnish.serving.latency_model import LatencyModel
 from burnish.serving.request import Axes, Batch

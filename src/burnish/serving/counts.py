@@ -30,11 +30,11 @@ class Histogram:
     n: int = 0
     sum_ms: float = 0.0
 
-    def add(self, ms: float) -> None:
-        """Counts one time."""
-        self.counts[bisect_left(BOUNDS_MS, ms)] += 1
-        self.n += 1
-        self.sum_ms += ms
+    def add(self, ms: float, n: int = 1) -> None:
+        """Counts a time, `n` times."""
+        self.counts[bisect_left(BOUNDS_MS, ms)] += n
+        self.n += n
+        self.sum_ms += n * ms
 
     def quantile_ms(self, share: float) -> float:
         """Returns the time that a share of the times did not exceed, within 9 %; NaN without any.

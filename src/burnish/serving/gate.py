@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
 from burnish.serving.oip.faults import Fault
-from burnish.serving.served_model import TOO_MANY, Refused
+from burnish.serving.refusals import TOO_MANY, Refused
 
 UNAUTHORIZED = 401
 _MOST_CLIENTS = 10_000

@@ -12,7 +12,7 @@ from burnish.core.bundle import Bundle
 from burnish.engines import deployed
 from burnish.engines.deployed import DeployedSession
 from burnish.serving.admission import Limits
-from burnish.serving.batcher import Batching
+from burnish.serving.batching import Batching
 from burnish.serving.model_options import ModelOptions
 from burnish.serving.rows import Rows
 from burnish.serving.served_model import ServedModel

@@ -18,7 +18,8 @@ from typing import Any
 from burnish.core.errors import BurnishError, unknown
 from burnish.serving.model_options import ModelOptions
 from burnish.serving.oip.faults import Fault
-from burnish.serving.served_model import CANNOT_NOW, NOT_THERE, ServedModel
+from burnish.serving.refusals import CANNOT_NOW, NOT_THERE
+from burnish.serving.served_model import ServedModel
 
 _log = logging.getLogger(__name__)
 

@@ -94,11 +94,11 @@ class Rows:
 
     def readable(self, inputs: Arrays) -> Arrays:
         """Returns the inputs with the bytes of strings as text. Raises `Fault` for others."""
-        texts = [spec.name for spec in self.signature.inputs if spec.dtype == TEXT]
-        if not texts:
+        if not self._texts:
             return inputs
         return {
-            name: _texts(name, array) if name in texts else array for name, array in inputs.items()
+            name: _texts(name, array) if name in self._texts else array
+            for name, array in inputs.items()
         }
 
     def row_bytes(self, bucket: Axes) -> int:
@@ -130,24 +130,24 @@ class Rows:
             for spec in self.signature.inputs
         }
 
-    def take(self, outputs: Arrays, piece: Piece, axes: Axes) -> dict[str, NDArray[Any]]:
+    def take(self, outputs: Arrays, piece: Piece, axes: Axes) -> Arrays:
         """Returns a request's rows of a batch's outputs, without padding: views, not copies."""
         if not self.batched:
-            return dict(outputs)
-        if piece.first_row == piece.batch_row == 0 and self._is_whole(outputs, piece.rows):
-            return dict(outputs)
-        rows = slice(piece.batch_row, piece.batch_row + piece.rows)
+            return outputs
+        first, end = piece.batch_row, piece.batch_row + piece.rows
+        if not self._padded:
+            return {name: array[first:end] for name, array in outputs.items()}
+        rows = slice(first, end)
         sizes = dict(axes)
         return {
             spec.name: outputs[spec.name][(rows, *(_part(size, sizes) for size in spec.shape[1:]))]
             for spec in self.signature.outputs
         }
 
-    def _is_whole(self, outputs: Arrays, rows: int) -> bool:
-        """Returns whether the outputs are those of so many rows, without padding."""
-        if self._padded:
-            return False
-        return all(len(array) == rows for array in outputs.values())
+    @cached_property
+    def _texts(self) -> frozenset[str]:
+        """The inputs that hold strings."""
+        return frozenset(spec.name for spec in self.signature.inputs if spec.dtype == TEXT)
 
     @cached_property
     def _padded(self) -> bool:

@@ -23,31 +23,23 @@ from numpy.typing import NDArray
 
 from burnish.core.errors import BurnishError
 from burnish.engines.engine import Session
-from burnish.serving.admission import Reason, Rejection
-from burnish.serving.batcher import Batcher, Batching, Dispatch
+from burnish.serving.admission import Rejection
+from burnish.serving.batch_runner import BatchRunner, Ran, now_ms
+from burnish.serving.batcher import Batcher, Dispatch
+from burnish.serving.batching import Batching
+from burnish.serving.bucket_shapes import BucketShapes
 from burnish.serving.counts import ModelCounts
-from burnish.serving.lane import ServedShape
-from burnish.serving.latency_model import LatencyModel
 from burnish.serving.loop_lag import LoopLag
 from burnish.serving.oip.faults import OUR_FAULT, Fault
-from burnish.serving.request import Axes, Batch, Request
-from burnish.serving.rows import Arrays, Piece, Rows
+from burnish.serving.refusals import CANNOT_NOW, Refused, refusal
+from burnish.serving.request import Batch, Request
+from burnish.serving.rows import Arrays, Rows
 from burnish.serving.streams import Streams
 
 _log = logging.getLogger(__name__)
 
 _WARM_UP_S = 5.0
 _LARGE_BODY_BYTES = 64 * 1024
-CANNOT_NOW, NOT_THERE, TOO_LATE, TOO_MANY = 503, 404, 504, 429
-_STATUS = {Reason.TOO_LARGE: 413, Reason.IMPOSSIBLE: TOO_LATE, Reason.LATE: TOO_LATE}
-
-
-class Refused(Fault):
-    """A request that is not answered for want of time or room; `retry_after_ms` may be None."""
-
-    def __init__(self, message: str, status: int, retry_after_ms: float | None) -> None:
-        super().__init__(message, status)
-        self.retry_after_ms = retry_after_ms
 
 
 class Answer(NamedTuple):
@@ -67,21 +59,8 @@ class _Call:
     request: Request
     inputs: Arrays
     future: asyncio.Future[Answer]
-    parts: list[tuple[int, dict[str, NDArray[Any]]]] = field(default_factory=list)
+    parts: list[tuple[int, Arrays]] = field(default_factory=list)
     started_ms: float = math.nan
-
-
-@dataclass(slots=True)
-class _Ran:
-    """A batch that has run, with its times, or the error that it ended in."""
-
-    batch: Batch
-    pieces: list[Piece]
-    outputs: Arrays
-    gather_ms: float
-    run_ms: float
-    ended_ms: float
-    error: BaseException | None = None
 
 
 class ServedModel:
@@ -112,23 +91,17 @@ class ServedModel:
         self.max_batch_size = max_batch_size if rows.batched else 1
         self.batching = batching
         self.counts = ModelCounts()
-        self._table, self._table_axes = table, dict(table_axes or {})
-        self._free_axes = {
-            size or f"{spec.name}.{place}"
-            for spec in self.signature.inputs
-            for place, size in enumerate(spec.shape)
-            if not isinstance(size, int) and (place or not rows.batched)
-        }
-        self._batcher = Batcher(batching, self._served_shape)
+        self._shapes = BucketShapes(
+            rows, batching.padding, table, table_axes or {}, self.max_batch_size
+        )
+        self._runner = BatchRunner(session, rows, batching.streams, batching.max_buckets)
+        self._batcher = Batcher(batching, self._shapes.known)
         self._lock = threading.Lock()
         self._calls: dict[int, _Call] = {}
         self._next_id = 0
         self._coming = 0
         """Requests whose bodies are being received."""
         self._loop = asyncio.get_running_loop()
-        self._buffers: list[dict[Axes, dict[str, NDArray[Any]]]] = [
-            {} for _ in range(batching.streams)
-        ]
         self._wake: asyncio.TimerHandle | None = None
         self._wake_ms = math.inf
         self._retired = False
@@ -155,14 +128,14 @@ class ServedModel:
 
     def best_batch_size(self) -> int:
         """Returns the rows that a full batch has by now."""
-        return self._served_shape(()).latency.best_batch_size(self.batching.slo_ms)
+        return self._shapes.known(()).latency.best_batch_size(self.batching.slo_ms)
 
     def warm_up(self) -> None:
         """Runs a batch of each size that traffic may bring, for some seconds at most; blocks.
 
         Engines prepare for a shape when they first see it, which takes longer than to run it.
         """
-        bucket = self._usual_bucket()
+        bucket = self._shapes.usual
         until_s = time.monotonic() + _WARM_UP_S
         sizes = dict.fromkeys([1, self.max_batch_size, *range(2, self.max_batch_size)])
         for rows in sizes:
@@ -177,15 +150,14 @@ class ServedModel:
         Raises `Refused` at once when it could not be answered in time whatever it holds: to
         receive a large body only to refuse it would cost the others their time.
         """
-        if size_bytes < _LARGE_BODY_BYTES or self._free_axes:
+        if size_bytes < _LARGE_BODY_BYTES or self._shapes.free_axes:
             yield
             return
         with self._lock:
-            now_ms = _now_ms()
-            rejection = self._batcher.foresee(self._coming, now_ms)
+            rejection = self._batcher.foresee(self._coming, now_ms())
         if rejection is not None:
             self._count(rejection)
-            raise self._refusal(rejection)
+            raise refusal(self.name, rejection)
         self._coming += 1
         try:
             yield
@@ -200,7 +172,7 @@ class ServedModel:
         Raises `Fault` when the inputs do not fit, and `Refused` when the request cannot be
         answered in time; the future raises `Refused` when it became too late on the way.
         """
-        now_ms = _now_ms()
+        arrival_ms = now_ms()
         if self._retired:
             raise Refused(f"the model {self.name!r} is being unloaded", CANNOT_NOW, None)
         shape = self.rows.shape(inputs)
@@ -209,8 +181,8 @@ class ServedModel:
         request = Request(
             id=self._next_id,
             rows=shape.rows,
-            arrival_ms=now_ms,
-            deadline_ms=self.batching.deadline_ms(now_ms, timeout_ms),
+            arrival_ms=arrival_ms,
+            deadline_ms=self.batching.deadline_ms(arrival_ms, timeout_ms),
             priority=priority,
             axes=shape.axes,
             size_bytes=shape.size_bytes,
@@ -219,8 +191,8 @@ class ServedModel:
         self._calls[request.id] = call  # before a thread can ask for it
         try:
             with self._lock:
-                rejection = self._batcher.offer(request, now_ms)
-                decided = self._batcher.dispatch(now_ms) if rejection is None else None
+                rejection = self._batcher.offer(request, arrival_ms)
+                decided = self._batcher.dispatch(arrival_ms) if rejection is None else None
         except BurnishError as error:  # larger than the declared padding
             del self._calls[request.id]
             raise Fault(str(error)) from error
@@ -228,12 +200,13 @@ class ServedModel:
             assert rejection is not None
             del self._calls[request.id]
             self._count(rejection)
-            raise self._refusal(rejection)
+            raise refusal(self.name, rejection)
         self._idle.clear()
         call.future.add_done_callback(lambda future: self._over(request.id, future))
         self._start(decided)
         self._drop(decided)
-        self._set_wake()
+        if self.batching.linger_ms or request.deadline_ms < self._wake_ms:
+            self._set_wake()
         return call.future
 
     async def retire(self) -> None:
@@ -248,30 +221,15 @@ class ServedModel:
 
     def _run(self, stream: int, batch: Batch) -> Batch | None:
         """Runs a batch, posts what came of it, and returns the next one for this stream."""
-        began_ms = _now_ms()
-        pieces: list[Piece] = []
-        outputs: Arrays = {}
-        error: BaseException | None = None
-        gathered_ms = began_ms
-        try:
-            for part in batch.parts:
-                call = self._calls.get(part.request_id)
-                inputs = call.inputs if call is not None else None
-                pieces.append(Piece(inputs or {}, part.first_row, part.rows, part.batch_row))
-            arrays = self._gathered(stream, batch, pieces)
-            gathered_ms = _now_ms()
-            outputs = self.session.execute(arrays)
-        except BaseException as caught:  # noqa: BLE001 - the worker: whoever asked is told
-            error = caught
-        ended_ms = _now_ms()
-        gather_ms, run_ms = gathered_ms - began_ms, ended_ms - gathered_ms
-        ran = _Ran(batch, pieces, outputs, gather_ms, run_ms, ended_ms, error)
+        calls = [self._calls.get(part.request_id) for part in batch.parts]
+        inputs = [call.inputs if call is not None else None for call in calls]
+        ran = self._runner.run(stream, batch, inputs)
         with self._lock:
-            if error is None:
-                answered = self._batcher.complete(batch.id, ended_ms)
+            if ran.error is None:
+                answered = self._batcher.complete(batch.id, ran.ended_ms)
             else:
                 answered = self._batcher.fail(batch.id)
-            decided = self._batcher.dispatch(ended_ms)
+            decided = self._batcher.dispatch(ran.ended_ms)
         following = None
         for other in decided.batches:
             if other.stream == stream:
@@ -284,85 +242,75 @@ class ServedModel:
             _log.info("dropped model=%s batch=%d reason=loop-closed", self.name, batch.id)
         return following
 
-    def _gathered(self, stream: int, batch: Batch, pieces: list[Piece]) -> dict[str, NDArray[Any]]:
-        for number, piece in enumerate(pieces):
-            if not piece.inputs:  # its client went away: zeros keep the others' rows in place
-                zeros = self.rows.zeros(piece.first_row + piece.rows, batch.bucket)
-                pieces[number] = Piece(zeros, piece.first_row, piece.rows, piece.batch_row)
-        kept = self._buffers[stream]
-        buffers = kept.pop(batch.bucket, {})
-        while len(kept) >= self.batching.max_buckets:
-            del kept[next(iter(kept))]
-        kept[batch.bucket] = buffers
-        return self.rows.gather(pieces, batch.bucket, buffers)
-
     # On the event loop.
 
     def _start(self, decided: Dispatch) -> None:
         for batch in decided.batches:
             self._streams.put(batch.stream, batch)
 
-    def _ran(self, ran: _Ran, answered: tuple[Request, ...], decided: Dispatch) -> None:
+    def _ran(self, ran: Ran, answered: tuple[Request, ...], decided: Dispatch) -> None:
         """Hands out what a batch gave."""
-        self._lag.add(_now_ms() - ran.ended_ms)
+        heard_ms = now_ms()
+        self._lag.add(heard_ms - ran.ended_ms)
         self._batcher.reserve_ms = self._lag.reserve_ms
         size = ran.batch.size
         self.counts.batches[size] += 1
         self.counts.batch_ms[size] = self.counts.batch_ms.get(size, 0.0) + ran.run_ms
         if ran.error is not None:
             _log.error("failed model=%s batch=%d error=%r", self.name, size, ran.error)
-            for request in answered:
-                self._fail(request, ran)
+            self._fail(answered, ran.error, heard_ms)
         else:
             self._share_out(ran)
-            for request in answered:
-                self._answer(request, ran)
+            self._answer(answered, ran, heard_ms)
         self._drop(decided)
         self._set_wake()
 
-    def _share_out(self, ran: _Ran) -> None:
+    def _share_out(self, ran: Ran) -> None:
         for part, piece in zip(ran.batch.parts, ran.pieces, strict=True):
             call = self._calls.get(part.request_id)
             if call is None:
                 continue
-            if math.isnan(call.started_ms):
+            if not call.parts:
                 call.started_ms = ran.batch.started_ms
             taken = self.rows.take(ran.outputs, piece, call.request.axes)
             call.parts.append((part.first_row, taken))
 
-    def _answer(self, request: Request, ran: _Ran) -> None:
-        call = self._calls.get(request.id)
-        if call is None or call.future.done():
-            return
-        queue_ms = call.started_ms - request.arrival_ms
-        outputs = _joined(call.parts)
-        answer = Answer(outputs, queue_ms, ran.gather_ms, ran.run_ms, ran.batch.size)
-        counts = self.counts
-        counts.answered += 1
-        counts.rows += request.rows
-        counts.in_slo += _now_ms() <= request.deadline_ms
-        counts.last_answer_s = time.time()
-        stages = counts.stages
-        stages["queue"].add(queue_ms)
-        stages["gather"].add(ran.gather_ms)
-        stages["run"].add(ran.run_ms)
-        call.future.set_result(answer)
+    def _answer(self, answered: tuple[Request, ...], ran: Ran, heard_ms: float) -> None:
+        counts, size, n = self.counts, ran.batch.size, 0
+        queue = counts.stages["queue"]
+        for request in answered:
+            call = self._calls.get(request.id)
+            if call is None or call.future.done():
+                continue
+            n += 1
+            queue_ms = call.started_ms - request.arrival_ms
+            queue.add(queue_ms)
+            counts.rows += request.rows
+            counts.in_slo += heard_ms <= request.deadline_ms
+            outputs = _joined(call.parts)
+            call.future.set_result(Answer(outputs, queue_ms, ran.gather_ms, ran.run_ms, size))
+        if n:
+            counts.answered += n
+            counts.last_answer_s = time.time()
+            counts.stages["gather"].add(ran.gather_ms, n)
+            counts.stages["run"].add(ran.run_ms, n)
 
-    def _fail(self, request: Request, ran: _Ran) -> None:
-        call = self._calls.get(request.id)
-        if call is None or call.future.done():
-            return
-        self.counts.failed += 1
-        self.counts.failed_ms += _now_ms() - request.arrival_ms
-        told = str(ran.error) if isinstance(ran.error, BurnishError) else "the model failed to run"
-        call.future.set_exception(Fault(f"{self.name}: {told}", OUR_FAULT))
+    def _fail(self, failed: tuple[Request, ...], error: BaseException, heard_ms: float) -> None:
+        told = str(error) if isinstance(error, BurnishError) else "the model failed to run"
+        for request in failed:
+            call = self._calls.get(request.id)
+            if call is None or call.future.done():
+                continue
+            self.counts.failed += 1
+            self.counts.failed_ms += heard_ms - request.arrival_ms
+            call.future.set_exception(Fault(f"{self.name}: {told}", OUR_FAULT))
 
     def _drop(self, decided: Dispatch) -> None:
         for request, rejection in decided.dropped:
             call = self._calls.get(request.id)
             if call is not None and not call.future.done():
                 self._count(rejection)
-                call.future.set_exception(self._refusal(rejection))
+                call.future.set_exception(refusal(self.name, rejection))
 
     def _over(self, request_id: int, future: asyncio.Future[Answer]) -> None:
         if future.cancelled():
@@ -375,10 +323,6 @@ class ServedModel:
 
     def _count(self, rejection: Rejection) -> None:
         self.counts.rejections[rejection.reason.name.lower()] += 1
-
-    def _refusal(self, rejection: Rejection) -> Refused:
-        status = _STATUS.get(rejection.reason, TOO_MANY)
-        return Refused(f"{self.name}: {rejection.reason}", status, rejection.retry_after_ms)
 
     def _set_wake(self) -> None:
         """Asks the policy again when it has to be: a deadline passes, a linger ends.
@@ -393,41 +337,21 @@ class ServedModel:
         if self._wake is not None:
             self._wake.cancel()
         self._wake_ms = wake_ms
-        delay_s = max(0.0, wake_ms - _now_ms()) / 1e3
+        delay_s = max(0.0, wake_ms - now_ms()) / 1e3
         self._wake = self._loop.call_later(delay_s, self._woken)
 
     def _woken(self) -> None:
         self._wake, self._wake_ms = None, math.inf
         with self._lock:
-            decided = self._batcher.dispatch(_now_ms())
+            decided = self._batcher.dispatch(now_ms())
         self._start(decided)
         self._drop(decided)
         self._set_wake()
 
-    def _served_shape(self, bucket: Axes) -> ServedShape:
-        """Returns what is known of a bucket: the bundle's table, scaled by the bucket's size."""
-        scale = self._elements(bucket) / max(1, self._elements(self._usual_bucket()))
-        table = [(rows, ms * max(scale, 1e-3)) for rows, ms in self._table]
-        latency = LatencyModel(table, self.max_batch_size)
-        return ServedShape(latency, self.rows.row_bytes(bucket))
 
-    def _usual_bucket(self) -> Axes:
-        """Returns the axes that the table is for: as measured, else as padded at most, else 1."""
-        padding = self.batching.padding.sizes
-        sizes = {axis: padding[axis][-1] for axis in padding} | self._table_axes
-        return tuple(sorted((axis, sizes.get(axis, 1)) for axis in self._free_axes))
-
-    def _elements(self, bucket: Axes) -> int:
-        return math.prod(size for _, size in bucket)
-
-
-def _joined(parts: list[tuple[int, dict[str, NDArray[Any]]]]) -> dict[str, NDArray[Any]]:
+def _joined(parts: list[tuple[int, Arrays]]) -> Arrays:
     """Returns a request's outputs from the batches that its rows ran in."""
     if len(parts) == 1:
         return parts[0][1]
     ordered = [outputs for _, outputs in sorted(parts, key=lambda part: part[0])]
     return {name: np.concatenate([one[name] for one in ordered]) for name in ordered[0]}
-
-
-def _now_ms() -> float:
-    return time.perf_counter() * 1e3

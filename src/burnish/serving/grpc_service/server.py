@@ -18,8 +18,8 @@ from burnish.core.errors import Missing, Misuse
 from burnish.serving.gate import UNAUTHORIZED, Rate, Tokens
 from burnish.serving.grpc_service.service import FORBIDDEN, NAME, Method, Service
 from burnish.serving.oip.faults import BAD_REQUEST, OUR_FAULT, TOO_LARGE, Fault
+from burnish.serving.refusals import CANNOT_NOW, NOT_THERE, TOO_LATE, TOO_MANY, Refused
 from burnish.serving.repository import Repository
-from burnish.serving.served_model import CANNOT_NOW, NOT_THERE, TOO_LATE, TOO_MANY, Refused
 
 _log = logging.getLogger(__name__)
 

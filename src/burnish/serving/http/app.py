@@ -43,8 +43,9 @@ from burnish.serving.oip.metadata import (
     server_metadata,
 )
 from burnish.serving.oip.statistics import statistics_document
+from burnish.serving.refusals import CANNOT_NOW, NOT_THERE, Refused
 from burnish.serving.repository import Repository
-from burnish.serving.served_model import CANNOT_NOW, NOT_THERE, Refused, ServedModel
+from burnish.serving.served_model import ServedModel
 from burnish.serving.showing.metrics import seen, written
 from burnish.serving.showing.openapi import api_page, openapi
 from burnish.serving.showing.status import live_page, snapshot

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from burnish.serving.arrivals import poisson
-from burnish.serving.batcher import Batcher, Batching
+from burnish.serving.batcher import Batcher
+from burnish.serving.batching import Batching
 from burnish.serving.lane import ServedShape
 from burnish.serving.latency_model import LatencyModel
 from burnish.serving.planning.call_times import CallTimes, Resampled

@@ -31,7 +31,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from burnish.serving.admission import Reason
-from burnish.serving.batcher import Batching
+from burnish.serving.batching import Batching
 from burnish.serving.counts import BOUNDS_MS, Histogram, ModelCounts
 from burnish.serving.repository import Repository
 from burnish.serving.showing.resources import burnish_version, gpus, process
