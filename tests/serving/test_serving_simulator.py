@@ -268,7 +268,10 @@ def test_batch_1_over_several_streams_by_the_same_code() -> None:
     per_ms = load * streams / took_ms
     shape = ServedShape(LatencyModel([(1, 5.0), (8, 40.0)]))
     result = served(
-        poisson(1e3 * per_ms, 60.0, rng()), Batching(streams=streams), shape, lambda _: took_ms
+        poisson(1e3 * per_ms, 60.0, rng()),
+        Batching(streams=streams),
+        shape,
+        lambda batch: took_ms * batch.size,
     )
     offered = per_ms * took_ms
     last = offered**streams / math.factorial(streams) / (1 - load)
@@ -277,7 +280,8 @@ def test_batch_1_over_several_streams_by_the_same_code() -> None:
     correction = 1 + (1 - load) * (streams - 1) * (math.sqrt(4 + 5 * streams) - 2) / (
         16 * load * streams
     )
-    assert set(result.batch_sizes) == {1}
+    tried = sum(n for size, n in result.batch_sizes.items() if size > 1)
+    assert 0 < tried <= 0.01 * result.answered
     assert result.mean_ms - took_ms == pytest.approx(correction * erlang_ms / 2, rel=0.04)
     assert result.utilisation_ratio == pytest.approx(load, rel=0.02)
 

@@ -55,6 +55,12 @@ class Limits:
         if self.requests < 1 or self.size_bytes < 1:
             raise Misuse(f"a queue holds at least 1 request and 1 byte, got {self}")
 
+    def hold(self, waiting: Waiting, size_bytes: int) -> bool:
+        """Returns whether a request of `size_bytes` may wait with the others."""
+        return (
+            waiting.requests < self.requests and waiting.size_bytes + size_bytes <= self.size_bytes
+        )
+
 
 class Waiting(NamedTuple):
     """How much waits now."""
@@ -93,14 +99,14 @@ def over_limits(
     size_bytes: int, waiting: Waiting, limits: Limits, backlog: Backlog
 ) -> Rejection | None:
     """Returns the rejection of a request of `size_bytes` for want of room, or None."""
+    if limits.hold(waiting, size_bytes):
+        return None
     room_ms = backlog.free_ms[0] - backlog.now_ms + backlog.batch_ms
     if size_bytes > limits.size_bytes:
         return Rejection(Reason.TOO_LARGE, None)
     if waiting.requests + 1 > limits.requests:
         return Rejection(Reason.COUNT, room_ms)
-    if waiting.size_bytes + size_bytes > limits.size_bytes:
-        return Rejection(Reason.BYTES, room_ms)
-    return None
+    return Rejection(Reason.BYTES, room_ms)
 
 
 def too_late(

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from burnish.engines.engine import Session
+from burnish.serving.landing import Landing
 from burnish.serving.request import Axes, Batch
 from burnish.serving.rows import Arrays, Piece, Rows
 
@@ -27,10 +28,13 @@ class Ran(NamedTuple):
 
 
 class BatchRunner:
-    """Runs batches of one model; streams share nothing but the session."""
+    """Runs batches of one model; streams share the session, and where bodies land."""
 
-    def __init__(self, session: Session, rows: Rows, streams: int, max_buckets: int) -> None:
-        self._session, self._rows, self._max_buckets = session, rows, max_buckets
+    def __init__(
+        self, session: Session, rows: Rows, landing: Landing, streams: int, max_buckets: int
+    ) -> None:
+        self._session, self._rows, self._landing = session, rows, landing
+        self._max_buckets = max_buckets
         self._buffers: list[dict[Axes, dict[str, NDArray[Any]]]] = [{} for _ in range(streams)]
 
     def run(self, stream: int, batch: Batch, inputs: Sequence[Arrays | None]) -> Ran:
@@ -47,7 +51,7 @@ class BatchRunner:
                 if arrays is None:  # zeros keep the others' rows in place
                     arrays = self._rows.zeros(part.first_row + part.rows, batch.bucket)
                 pieces.append(Piece(arrays, part.first_row, part.rows, part.batch_row))
-            gathered = self._rows.gather(pieces, batch.bucket, self._kept(stream, batch.bucket))
+            gathered, pieces = self._gathered(stream, batch.bucket, pieces)
             gathered_ms = now_ms()
             outputs = self._session.execute(gathered)
         except BaseException as caught:  # noqa: BLE001 - the worker: whoever asked is told
@@ -55,6 +59,16 @@ class BatchRunner:
         ended_ms = now_ms()
         gather_ms, run_ms = gathered_ms - began_ms, ended_ms - gathered_ms
         return Ran(batch, pieces, outputs, gather_ms, run_ms, ended_ms, error)
+
+    def _gathered(
+        self, stream: int, bucket: Axes, pieces: list[Piece]
+    ) -> tuple[Arrays, list[Piece]]:
+        """Returns the inputs of a batch, and the pieces with where they stand in it."""
+        spanned = self._landing.span(pieces) if len(pieces) > 1 else None
+        if spanned is None:
+            return self._rows.gather(pieces, bucket, self._kept(stream, bucket)), pieces
+        batch, placed = spanned
+        return {self._landing.input: batch}, placed
 
     def _kept(self, stream: int, bucket: Axes) -> dict[str, NDArray[Any]]:
         """Returns where batches of the bucket are gathered; the least recently used go."""

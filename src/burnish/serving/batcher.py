@@ -100,12 +100,14 @@ class Batcher:
             raise Broken(f"request {request.id} was offered twice")
         lane = self._lane(self.batching.padding.bucket(request.axes))
         key = (request.priority, request.deadline_ms, next(self._arrivals))
-        backlog = self._backlog(lane, key, now_ms)
-        rejection = over_limits(request.size_bytes, self.waiting, self.batching.limits, backlog)
-        if rejection is None:
-            rejection = self._in_time(request, lane, key, backlog)
-        if rejection is not None:
-            return rejection
+        limits = self.batching.limits
+        if request.deadline_ms < math.inf or not limits.hold(self.waiting, request.size_bytes):
+            backlog = self._backlog(lane, key, now_ms)
+            rejection = over_limits(request.size_bytes, self.waiting, limits, backlog)
+            if rejection is None:
+                rejection = self._in_time(request, lane, key, backlog)
+            if rejection is not None:
+                return rejection
         entry = Entry(request, lane.bucket, key, request.rows)
         self._entries[request.id] = entry
         lane.add(entry)
@@ -201,14 +203,13 @@ class Batcher:
         for lane in self._lanes.values():
             lane.reshape(shape_for(lane.bucket))
 
-    def _cap(self, shape: ServedShape) -> int:
-        return shape.latency.best_batch_size(
-            self.batching.slo_ms, shape.row_bytes, self.batching.batch_memory_bytes
-        )
+    def _sizes(self, shape: ServedShape) -> tuple[int, int]:
+        bounds = (self.batching.slo_ms, shape.row_bytes, self.batching.batch_memory_bytes)
+        return shape.latency.best_batch_size(*bounds), shape.latency.largest_batch_size(*bounds)
 
     def _lane(self, bucket: Axes) -> Lane:
         """Returns the bucket's lane, as the most recently used one."""
-        lane = self._lanes.pop(bucket, None) or Lane(bucket, self._shape_for(bucket), self._cap)
+        lane = self._lanes.pop(bucket, None) or Lane(bucket, self._shape_for(bucket), self._sizes)
         spare = len(self._lanes) + 1 - self.batching.max_buckets
         empty = [other for other, kept in self._lanes.items() if not kept.entries]
         for other in empty[: max(0, spare)]:
@@ -306,7 +307,7 @@ class Batcher:
         to do, and a model that was slow for a while must be seen to be fast again.
         """
         latency = lane.shape.latency
-        size = min(lane.best_batch_size, lane.rows)
+        size = lane.next_size()
         chosen, late = _pick(lane, size, now_ms + latency.expected_ms(size))
         while not chosen and size > 1:
             size //= 2

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from burnish.serving.latency_model import LatencyModel
 from burnish.serving.request import Axes, Request
 
+_FIRST_TRIAL, _SELDOM = 16, 256
+"""Full batches from one trial to the next: at first, and at most, where none changed b*."""
+
 Key = tuple[int, float, float]
 """Priority, deadline, order of arrival."""
 
@@ -42,21 +45,28 @@ def _key(entry: Entry) -> Key:
 class Lane:
     """One bucket's queue: priority first, then the earliest deadline, then who came first."""
 
-    def __init__(self, bucket: Axes, shape: ServedShape, cap: Callable[[ServedShape], int]) -> None:
-        """`cap` gives b* for what is known of the shape; it is asked when predictions change."""
+    def __init__(
+        self, bucket: Axes, shape: ServedShape, sizes: Callable[[ServedShape], tuple[int, int]]
+    ) -> None:
+        """`sizes` gives b* and the largest batch for what is known of the shape; it is asked
+        when predictions change."""
         self.bucket = bucket
         self.shape = shape
         self.rows = 0
         """Rows that wait."""
         self.entries: list[Entry] = []
-        self._cap = cap
-        self._best = cap(shape)
-        self._settled = shape.latency.settled
+        self._sizes = sizes
+        self._best = 0
+        self._until_trial = self._between_trials = _FIRST_TRIAL
+        self.reshape(shape)
 
     def reshape(self, shape: ServedShape) -> None:
         """Takes what is known of a new model."""
         self.shape = shape
-        self._best = self._cap(shape)
+        best, self._largest = self._sizes(shape)
+        if best != self._best:
+            self._until_trial = self._between_trials = _FIRST_TRIAL
+        self._best = best
         self._settled = shape.latency.settled
 
     @property
@@ -65,6 +75,23 @@ class Lane:
         if self.shape.latency.settled != self._settled:
             self.reshape(self.shape)
         return self._best
+
+    def next_size(self) -> int:
+        """Returns how many rows the next batch takes: those that wait, b* at most.
+
+        Where more wait it is now and then twice as many: the times of sizes that never ran
+        are guessed from those that did, and what a call costs besides its rows, the cost
+        that larger batches save, cannot be told from a model that is slower as a whole.
+        Trials become rare while they teach nothing.
+        """
+        size = self.best_batch_size
+        if self.rows > size:
+            self._until_trial -= 1
+            if not self._until_trial:
+                self._between_trials = min(2 * self._between_trials, _SELDOM)
+                self._until_trial = self._between_trials
+                size = min(2 * size, self._largest)
+        return min(size, self.rows)
 
     @property
     def head(self) -> Key:

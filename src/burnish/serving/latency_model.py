@@ -161,19 +161,26 @@ class LatencyModel:
     ) -> int:
         """Returns b*, the smallest batch size near the best throughput, at least 1.
 
-        Near is `GAIN_RATIO` of the largest b / t(b). It is capped so that a request that
-        just missed a batch still makes the next one, 2 · t_q(b) ≤ `slo_ms`, and so that
-        b · `row_bytes` ≤ `memory_bytes`. Source: Shen et al., "Nexus", 2019, §4.1, for the
-        first cap.
+        Near is `GAIN_RATIO` of the largest b / t(b). It is at most `largest_batch_size`.
         """
-        expected_ms = np.asarray(self._expected_ms)
-        throughput = self._sizes / expected_ms
+        throughput = self._sizes / np.asarray(self._expected_ms)
         near = throughput >= GAIN_RATIO * throughput.max() * (1.0 - _ROUNDING)
         best = int(np.argmax(near)) + 1
+        return min(best, self.largest_batch_size(slo_ms, row_bytes, memory_bytes))
+
+    def largest_batch_size(
+        self, slo_ms: float = math.inf, row_bytes: int = 0, memory_bytes: float = math.inf
+    ) -> int:
+        """Returns the largest batch size that keeps the bounds, at least 1.
+
+        A request that just missed a batch still makes the next one, 2 · t_q(b) ≤ `slo_ms`,
+        and b · `row_bytes` ≤ `memory_bytes`. Source: Shen et al., "Nexus", 2019, §4.1, for
+        the first.
+        """
         half_ms = (1.0 + _ROUNDING) * slo_ms / (2.0 * self._surprise)
-        in_time = int(np.searchsorted(expected_ms, half_ms, side="right"))
+        in_time = int(np.searchsorted(self._expected_ms, half_ms, side="right"))
         in_memory = memory_bytes // row_bytes if row_bytes else math.inf
-        return max(1, int(min(best, in_time, in_memory)))
+        return max(1, int(min(self.max_batch_size, in_time, in_memory)))
 
     def _knots_in_range(self) -> list[int]:
         inside = {size for size in self._knots if size <= self.max_batch_size}

@@ -29,6 +29,7 @@ from burnish.serving.batcher import Batcher, Dispatch
 from burnish.serving.batching import Batching
 from burnish.serving.bucket_shapes import BucketShapes
 from burnish.serving.counts import ModelCounts
+from burnish.serving.landing import Landing
 from burnish.serving.loop_lag import LoopLag
 from burnish.serving.oip.faults import OUR_FAULT, Fault
 from burnish.serving.refusals import CANNOT_NOW, Refused, refusal
@@ -94,7 +95,11 @@ class ServedModel:
         self._shapes = BucketShapes(
             rows, batching.padding, table, table_axes or {}, self.max_batch_size
         )
-        self._runner = BatchRunner(session, rows, batching.streams, batching.max_buckets)
+        self.landing = Landing(rows)
+        """Where bodies are received."""
+        self._runner = BatchRunner(
+            session, rows, self.landing, batching.streams, batching.max_buckets
+        )
         self._batcher = Batcher(batching, self._shapes.known)
         self._lock = threading.Lock()
         self._calls: dict[int, _Call] = {}

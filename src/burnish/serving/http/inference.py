@@ -15,6 +15,8 @@ from burnish.serving.http.message import (
     Reply,
     compressed,
     declared_bytes,
+    land,
+    lands,
     read_body,
 )
 from burnish.serving.large_json import LARGE_BYTES, LARGE_ELEMENTS, LargeJson
@@ -53,9 +55,18 @@ async def infer(
     """
     served = await repository.get(name, version)  # whether it is there, before the body is read
     header_length = call.headers.get(_HEADER)
-    ahead = int(header_length) if header_length and header_length.isdigit() else 0
-    with served.awaiting_body(declared_bytes(call, limits)):
-        body = await read_body(call, limits, min(ahead, limits.size_bytes))
+    if header_length is not None:
+        header_length = header_length.strip(b" \t")
+    ahead = int(header_length) if header_length and header_length.isdigit() else None
+    size = declared_bytes(call, limits)
+    place = None
+    with served.awaiting_body(size):
+        if ahead is not None and lands(call):
+            place = served.landing.place(size - ahead)
+        if ahead is not None and place is not None:
+            body = await land(call, limits, ahead, place)
+        else:
+            body = await read_body(call, limits, min(ahead or 0, limits.size_bytes))
     early = None
     if header_length is None and LARGE_BYTES < len(body) <= json_limits.json_bytes:
         early = await large.read(body)
@@ -63,9 +74,10 @@ async def infer(
     if early is not None:
         request = early
     elif is_raw(header_length):
-        request = decode_raw_request(body, served.signature, served.rows.batched)
+        whole = body if place is None else place
+        request = decode_raw_request(whole, served.signature, served.rows.batched)
     else:
-        request = decode_request(body, header_length, json_limits)
+        request = decode_request(body, header_length, json_limits, place)
     timeout_ms, priority = asked(request.parameters)
     request.wanted(tuple(spec.name for spec in served.signature.outputs))
     future = served.submit(

@@ -21,8 +21,9 @@ Send = Callable[[Message], Awaitable[None]]
 ReplyWhole = Callable[[int, list[tuple[bytes, bytes]], bytes | memoryview], Awaitable[None]]
 
 WHOLE_BODY = "burnish.whole_body"
-"""In the scope's extensions: `await take(place, seconds)` fills `place` with a body of that
-length, or raises `TimeoutError`, or `Gone`."""
+"""In the scope's extensions: `await take(place, seconds, ahead=0)` returns the first `ahead`
+bytes of a body and fills `place` with the others, of which there are as many, or raises
+`TimeoutError`, or `Gone`."""
 
 WHEN_GONE = "burnish.when_gone"
 """In the scope's extensions: `when_gone(tell)` calls `tell` when the client goes away."""
@@ -61,7 +62,7 @@ class Call(NamedTuple):
     receive: Receive
     send: Send
     client: str = ""
-    take: Callable[[memoryview, float], Awaitable[None]] | None = None
+    take: Callable[[memoryview, float, int], Awaitable[bytes]] | None = None
     """What the server has for `WHOLE_BODY`."""
     when_gone: Callable[[Callable[[], None] | None], None] | None = None
     """What the server has for `WHEN_GONE`."""
@@ -143,17 +144,32 @@ async def read_body(call: Call, limits: BodyLimits, header_length: int = 0) -> m
     try:
         if size is not None and call.take is not None:
             body = aligned(size, header_length)
-            await call.take(body, limits.seconds)
+            await call.take(body, limits.seconds, 0)
         else:
             async with asyncio.timeout(limits.seconds):
                 body = await _collected(call.receive, size, limits, header_length)
     except TimeoutError:
-        raise Fault(
-            f"the body did not come within {limits.seconds:g} s: send it faster", _TOO_SLOW
-        ) from None
+        raise _too_slow(limits) from None
     if coding in _WINDOW_BITS:
         return await asyncio.to_thread(_decompressed, body, coding, limits)
     return body
+
+
+async def land(call: Call, limits: BodyLimits, ahead: int, place: memoryview) -> memoryview:
+    """Returns the first `ahead` bytes of a body, and receives the others into `place`.
+
+    For a body of `declared_bytes`, that many in all, that `lands`. Raises what `read_body` does.
+    """
+    assert call.take is not None
+    try:
+        return memoryview(await call.take(place, limits.seconds, ahead))
+    except TimeoutError:
+        raise _too_slow(limits) from None
+
+
+def lands(call: Call) -> bool:
+    """Says whether `land` can be asked for: the server can do it, and the body is as it is."""
+    return call.take is not None and b"content-encoding" not in call.headers
 
 
 async def _collected(
@@ -241,6 +257,10 @@ def _wanted(part: str) -> str:
     """Returns the coding of a part of Accept-Encoding, or "" for one of weight 0."""
     coding, _, weight = part.replace(" ", "").partition(";q=")
     return "" if weight and not weight.strip("0.") else coding
+
+
+def _too_slow(limits: BodyLimits) -> Fault:
+    return Fault(f"the body did not come within {limits.seconds:g} s: send it faster", _TOO_SLOW)
 
 
 def _too_large(limits: BodyLimits, got: int | None) -> Fault:

@@ -73,7 +73,7 @@ class ReceivingProtocol(HttpToolsProtocol):
         """Returns where the next bytes go."""
         cycle: Any = self.cycle
         if self._direct:
-            return cycle.whole[cycle.filled :]  # type: ignore[no-any-return]
+            return cycle.whole[cycle.filled - cycle.ahead :]  # type: ignore[no-any-return]
         if self._unread:
             return self.scratch[: self._unread]
         if cycle is None or not cycle.more_body:
@@ -85,7 +85,7 @@ class ReceivingProtocol(HttpToolsProtocol):
         if self._direct:
             cycle: Any = self.cycle
             cycle.filled += n
-            if cycle.filled == len(cycle.whole):
+            if cycle.filled == cycle.ahead + len(cycle.whole):
                 self._direct = False
                 self._body_ends()
         elif self._unread:
@@ -114,11 +114,11 @@ class ReceivingProtocol(HttpToolsProtocol):
         """Offers the application what the module says."""
         super().on_headers_complete()
         cycle: Any = self.cycle
-        cycle.whole, cycle.filled = None, 0
-        """Where the body goes, and how much of it has come."""
+        cycle.whole, cycle.filled, cycle.ahead = None, 0, 0
+        """Where the body goes, how much of it has come, and how much goes elsewhere first."""
 
-        async def take(place: memoryview, seconds: float) -> None:
-            await self._take(cycle, place, seconds)
+        async def take(place: memoryview, seconds: float, ahead: int = 0) -> bytes:
+            return await self._take(cycle, place, seconds, ahead)
 
         async def reply(
             status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes | memoryview
@@ -138,29 +138,27 @@ class ReceivingProtocol(HttpToolsProtocol):
         if cycle.whole is None:
             super().on_body(body)
         else:
-            cycle.whole[cycle.filled : end] = body
+            cycle.whole[cycle.filled - cycle.ahead : end - cycle.ahead] = body
         cycle.filled = end
 
-    async def _take(self, cycle: Any, place: memoryview, seconds: float) -> None:
-        """Returns when the whole body is in `place`, which has its length.
+    async def _take(self, cycle: Any, place: memoryview, seconds: float, ahead: int) -> bytes:
+        """Returns the first `ahead` bytes of the body when the rest is in `place`, which it fills.
 
         Raises `Gone`, and `TimeoutError` after so many seconds.
         """
         if cycle.waiting_for_100_continue and not cycle.transport.is_closing():
             cycle.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             cycle.waiting_for_100_continue = False
-        place[: cycle.filled] = cycle.body
-        cycle.body = bytearray()
         if cycle.more_body and not cycle.disconnected:
-            await self._rest(cycle, place, seconds)
+            first = await self._awaited(cycle, place, seconds, ahead)
+        else:
+            first = _moved(cycle, place, ahead)
         cycle.message_event.clear()
         if cycle.disconnected:
             raise Gone
+        return first
 
-    async def _rest(self, cycle: Any, place: memoryview, seconds: float) -> None:
-        cycle.whole = place
-        self._direct = cycle.filled < len(place)
-        cycle.flow.resume_reading()
+    async def _awaited(self, cycle: Any, place: memoryview, seconds: float, ahead: int) -> bytes:
         late = False
 
         def ring() -> None:
@@ -168,17 +166,34 @@ class ReceivingProtocol(HttpToolsProtocol):
             late = True
             cycle.message_event.set()
 
-        alarm = self.loop.call_later(seconds, ring)
-        try:
-            while cycle.more_body and not cycle.disconnected:
+        async def while_waiting(missing: Callable[[], bool]) -> None:
+            while missing() and not cycle.disconnected:
                 cycle.message_event.clear()
+                cycle.flow.resume_reading()
                 await cycle.message_event.wait()
                 if late:
                     raise TimeoutError
+
+        alarm = self.loop.call_later(seconds, ring)
+        try:
+            await while_waiting(lambda: cycle.filled < ahead)
+            first = _moved(cycle, place, ahead)
+            cycle.whole, cycle.ahead = place, ahead
+            self._direct = cycle.filled < ahead + len(place)
+            await while_waiting(lambda: cycle.more_body)
         finally:  # the place is the application's: an idle connection must not keep it
             alarm.cancel()
             cycle.whole = None
             self._direct = False
+        return first
+
+
+def _moved(cycle: Any, place: memoryview, ahead: int) -> bytes:
+    """Moves what has come of the body to its place; returns the bytes that go before it."""
+    came, cycle.body = cycle.body, bytearray()
+    if len(came) > ahead:
+        place[: len(came) - ahead] = came[ahead:]
+    return bytes(came[:ahead])
 
 
 def _declared(cycle: Any) -> int:

@@ -92,9 +92,15 @@ class Sections:
 
 
 def split(
-    body: Buffer, header_length: str | bytes | int | None, limits: Limits
+    body: Buffer,
+    header_length: str | bytes | int | None,
+    limits: Limits,
+    behind: memoryview | None = None,
 ) -> tuple[dict[str, Any], Sections]:
-    """Returns the JSON object at the start of `body`, and the bytes behind it, not copied."""
+    """Returns the JSON object at the start of `body`, and the bytes behind it, not copied.
+
+    behind: those bytes, where `body` has only the JSON.
+    """
     whole = memoryview(body)
     length = None if header_length is None else _length(header_length, len(whole))
     size = len(whole) if length is None else length
@@ -105,7 +111,9 @@ def split(
             TOO_LARGE,
         )
     document = parse(whole[:size])
-    return document, Sections(None if length is None else whole[length:])
+    if behind is None and length is not None:
+        behind = whole[length:]
+    return document, Sections(behind)
 
 
 def parse(raw: Buffer) -> dict[str, Any]:

@@ -70,10 +70,12 @@ def decode_request(
     body: Buffer,
     header_length: str | bytes | int | None = None,
     limits: Limits = _NO_LIMITS_GIVEN,
+    behind: memoryview | None = None,
 ) -> InferRequest:
     """Returns the request in a body; binary tensors are views of it, so it must not change.
 
     header_length: the value of the header Inference-Header-Content-Length, None without it.
+    behind: what comes behind the JSON document, where `body` has only that.
     Raises `Fault` (400, or 413 beyond `limits`) for whatever is wrong, and nothing else.
 
     >>> request = decode_request(
@@ -82,7 +84,7 @@ def decode_request(
     >>> request.inputs[0].array
     array([1. , 2.5], dtype=float32)
     """
-    document, sections = split(body, header_length, limits)
+    document, sections = split(body, header_length, limits, behind)
     own = parameters(document.get("parameters"), "the request")
     binary_outputs = flag(own, _ALL_BINARY, False, "the request")
     listed = document.get("outputs")
