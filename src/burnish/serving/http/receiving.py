@@ -16,10 +16,13 @@ then written at once, and the client wakes once.
 from __future__ import annotations
 
 import asyncio
+import socket
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import httptools
+import numpy as np
 from uvicorn.protocols.http.httptools_impl import (
     HEADER_VALUE_RE,
     STATUS_LINE,
@@ -31,6 +34,8 @@ from burnish.serving.http.message import WHEN_GONE, WHOLE_BODY, WHOLE_REPLY, Gon
 SCRATCH_BYTES = 256 * 1024
 _HEAD_BYTES = 16 * 1024
 """What is read at once of a message: its head, and a body that is small."""
+_NEVER_WRITTEN = np.empty(1 << 24, np.uint8).data
+"""Takes address space, and no memory."""
 _JOINED_BYTES = 64 * 1024
 """A larger body is written on its own, rather than copied behind its head."""
 
@@ -74,11 +79,34 @@ class ReceivingProtocol(HttpToolsProtocol):
         cycle: Any = self.cycle
         if self._direct:
             return cycle.whole[cycle.filled - cycle.ahead :]  # type: ignore[no-any-return]
-        if self._unread:
+        if self._unread and self._drop():
             return self.scratch[: self._unread]
         if cycle is None or not cycle.more_body:
             return self.scratch[:_HEAD_BYTES]
         return self.scratch
+
+    def _drop(self) -> int:
+        """Drops what has come of a body that nobody wants; returns how much is still to come.
+
+        The system need not copy it for that (Linux, tcp(7): MSG_TRUNC), unless it is encrypted.
+        """
+        if sys.platform == "linux" and self.scheme == "http":
+            where = self.transport.get_extra_info("socket")
+            own = socket.socket(where.family, where.type, where.proto, where.fileno())
+            try:
+                while self._unread:
+                    n = min(self._unread, len(_NEVER_WRITTEN))
+                    dropped = own.recv_into(_NEVER_WRITTEN, n, socket.MSG_TRUNC)
+                    self._unread -= dropped
+                    if dropped < n:
+                        break
+            except OSError:
+                pass  # nothing is there, or the connection has ended: the transport finds out
+            finally:
+                own.detach()  # the transport's: not ours to close
+            if not self._unread:
+                self._body_ends()
+        return self._unread
 
     def placed(self, n: int) -> None:
         """Reads the `n` bytes that came there."""
@@ -125,6 +153,7 @@ class ReceivingProtocol(HttpToolsProtocol):
         ) -> None:
             unread = _declared(cycle) - cycle.filled if cycle.more_body else 0
             await _reply(cycle, status, headers, body)
+            scope.pop("extensions", None)  # they hold the cycle, which holds the scope
             if unread > 0 and cycle.keep_alive and cycle is self.cycle and not self._lost:
                 self._unread = unread
 
