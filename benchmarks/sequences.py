@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Serves a sequence model three ways, and asks for many lengths at once.
+"""Serves a sequence model in four ways, and asks for many lengths at once.
 
     python benchmarks/sequences.py [--seconds 8] [--rounds 3] [--clients 16]
 
 A four-layer transformer encoder over token ids with a mask, not trained, in float. Requests
 hold one sequence each, of lengths as in text: many short, few long, 4 to 128. Served
 
-- in buckets: padded to the next of 16, 32, 64, 96, 128, and run together;
-- padded to the most: all to 128, and run together;
+- in buckets: those up to 16, 32, 64, 96, 128 run together, padded to the longest that meet;
+- in one bucket: all run together, padded to the longest that meet;
+- padded to the most: the clients send all with 128 words, and all run together;
 - alone: as they are, one at a time, as many at once as there are cores.
 
-The same clients ask all three, in a closed loop, in turns; each answer is compared with the
+The same clients ask all of them, in a closed loop, in turns; each answer is compared with the
 engine's own for that sequence as it is. Prints answers a second and latencies: medians
 over the rounds, with the least and the most.
 """
@@ -41,9 +42,11 @@ from serving import ranged
 WORDS, WIDTH, INNER, LAYERS, CLASSES, MOST = 1000, 256, 1024, 4, 10, 128
 BUCKETS = [16, 32, 64, 96, 128]
 MOST_BATCH = 16
+FULL = "padded to the most"
 WAYS = {
     "in buckets": f"padding = {{ sequence = {BUCKETS} }}",
-    "padded to the most": f"padding = {{ sequence = [{MOST}] }}",
+    "in one bucket": f"padding = {{ sequence = [{MOST}] }}",
+    FULL: "",
     "alone": "max_batch_size = 1",
 }
 
@@ -132,6 +135,13 @@ def write_bundle(folder: Path) -> tuple[Path, Model]:
     return Bundle.write(folder / "bundle", model, model, manifest, {}).path, model
 
 
+def padded(given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns a sequence with as many words as there can be."""
+    return {
+        name: np.pad(array, ((0, 0), (0, MOST - array.shape[1]))) for name, array in given.items()
+    }
+
+
 def lengths(n: int, rng: np.random.Generator) -> np.ndarray:
     """Returns lengths from 4 to 128: an exponential of mean 36 on top of 4."""
     return np.minimum(MOST, 4 + rng.exponential(36, n)).astype(int)
@@ -188,8 +198,9 @@ def main() -> None:
         for turn in range(own.rounds):
             for way, server in servers.items():
                 print(f"round {turn + 1} of {own.rounds}: {way}", file=sys.stderr)
-                asyncio.run(ask(server.port, own.clients, 1.0, cases))
-                rate, latencies = asyncio.run(ask(server.port, own.clients, own.seconds, cases))
+                sent = [(padded(one), y) for one, y in cases] if way == FULL else cases
+                asyncio.run(ask(server.port, own.clients, 1.0, sent))
+                rate, latencies = asyncio.run(ask(server.port, own.clients, own.seconds, sent))
                 rates[way].append(rate)
                 middle[way].append(float(np.median(latencies)))
         for server in servers.values():

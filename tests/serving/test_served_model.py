@@ -8,6 +8,8 @@ import asyncio
 import numpy as np
 import pytest
 import small_models
+from hypothesis import given
+from hypothesis import strategies as st
 from serving_models import close_to, eventually, images, served
 
 from burnish.core.candidate import Setting
@@ -15,6 +17,7 @@ from burnish.core.errors import Unsupported
 from burnish.engines.engine import by_name
 from burnish.serving.oip.faults import Fault
 from burnish.serving.refusals import Refused
+from burnish.serving.shape_buckets import Padding, fitting
 
 
 def expected(inputs: dict, model: object = None) -> dict:
@@ -104,14 +107,33 @@ def test_outputs_lose_the_padding_of_their_axes() -> None:
     )
 
     async def run() -> None:
-        one, session = served(model, padding={"length": (8,)})
-        x = np.arange(-2, 3, dtype=np.float32)[None]
-        answer = await one.submit({"x": x})
-        assert session.shapes[-1]["x"] == (1, 8)
-        np.testing.assert_array_equal(answer.outputs["y"], np.maximum(x, 0))
+        one, session = served(model, padding={"length": (16, 64)})
+        session.gate.clear()
+        asked = [np.arange(-2, end, dtype=np.float32)[None] for end in (3, 4, 9)]
+        futures = [one.submit({"x": x}) for x in asked]
+        session.gate.set()
+        for x, future in zip(asked, futures, strict=True):
+            np.testing.assert_array_equal((await future).outputs["y"], np.maximum(x, 0))
+        alone, together = (shape["x"] for shape in session.shapes)
+        assert alone == (1, 5)
+        assert together == (2, 16), "11 of at most 16, to the next multiple of 8"
         await one.retire()
 
     asyncio.run(run())
+
+
+@given(st.lists(st.integers(1, 200), min_size=1, max_size=9))
+def test_a_batch_is_padded_to_what_meets_in_it(sizes: list[int]) -> None:
+    declared = (16, 100, 200)
+    padding = Padding({"length": declared})
+    bucket = padding.bucket((("length", max(sizes)),))
+    ((_, padded),) = fitting(bucket, [(("length", size),) for size in sizes])
+    assert max(sizes) <= padded <= bucket[0][1]
+    assert padded < max(sizes) + 8
+    if len(sizes) == 1:
+        assert padded == sizes[0]
+    elif padded != bucket[0][1]:
+        assert padded % 8 == 0
 
 
 def test_an_engine_that_fails_fails_the_requests_of_its_batch_only() -> None:

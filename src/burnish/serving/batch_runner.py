@@ -13,6 +13,14 @@ from burnish.engines.engine import Session
 from burnish.serving.landing import Landing
 from burnish.serving.request import Axes, Batch
 from burnish.serving.rows import Arrays, Piece, Rows
+from burnish.serving.shape_buckets import fitting
+
+
+class Asked(NamedTuple):
+    """The inputs of a request, and the sizes of their free axes."""
+
+    inputs: Arrays
+    axes: Axes
 
 
 class Ran(NamedTuple):
@@ -37,21 +45,26 @@ class BatchRunner:
         self._max_buckets = max_buckets
         self._buffers: list[dict[Axes, dict[str, NDArray[Any]]]] = [{} for _ in range(streams)]
 
-    def run(self, stream: int, batch: Batch, inputs: Sequence[Arrays | None]) -> Ran:
+    def run(self, stream: int, batch: Batch, asked: Sequence[Asked | None]) -> Ran:
         """Returns what came of a batch, errors too.
 
-        inputs: those of its parts, in their order; None where the client went away.
+        asked: what its parts are of, in their order; None where the client went away.
         """
         began_ms = gathered_ms = now_ms()
         pieces: list[Piece] = []
         outputs: Arrays = {}
         error: BaseException | None = None
         try:
-            for part, arrays in zip(batch.parts, inputs, strict=True):
-                if arrays is None:  # zeros keep the others' rows in place
-                    arrays = self._rows.zeros(part.first_row + part.rows, batch.bucket)
+            sizes = batch.bucket
+            if sizes and any(asked):
+                sizes = fitting(sizes, [one.axes for one in asked if one is not None])
+            for part, one in zip(batch.parts, asked, strict=True):
+                if one is not None:
+                    arrays = one.inputs
+                else:  # zeros keep the others' rows in place
+                    arrays = self._rows.zeros(part.first_row + part.rows, sizes)
                 pieces.append(Piece(arrays, part.first_row, part.rows, part.batch_row))
-            gathered, pieces = self._gathered(stream, batch.bucket, pieces)
+            gathered, pieces = self._gathered(stream, sizes, pieces)
             gathered_ms = now_ms()
             outputs = self._session.execute(gathered)
         except BaseException as caught:  # noqa: BLE001 - the worker: whoever asked is told

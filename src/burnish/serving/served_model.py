@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from burnish.core.errors import BurnishError
 from burnish.engines.engine import Session
 from burnish.serving.admission import Rejection
-from burnish.serving.batch_runner import BatchRunner, Ran, now_ms
+from burnish.serving.batch_runner import Asked, BatchRunner, Ran, now_ms
 from burnish.serving.batcher import Batcher, Dispatch
 from burnish.serving.batching import Batching
 from burnish.serving.bucket_shapes import BucketShapes
@@ -227,8 +227,8 @@ class ServedModel:
     def _run(self, stream: int, batch: Batch) -> Batch | None:
         """Runs a batch, posts what came of it, and returns the next one for this stream."""
         calls = [self._calls.get(part.request_id) for part in batch.parts]
-        inputs = [call.inputs if call is not None else None for call in calls]
-        ran = self._runner.run(stream, batch, inputs)
+        asked = [Asked(call.inputs, call.request.axes) if call else None for call in calls]
+        ran = self._runner.run(stream, batch, asked)
         with self._lock:
             if ran.error is None:
                 answered = self._batcher.complete(batch.id, ran.ended_ms)

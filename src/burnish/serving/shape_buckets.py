@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which shapes run together, and how far each is padded."""
+"""Which shapes may run together, and how far each is padded."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 from burnish.core.errors import Misuse
 from burnish.serving.request import Axes
+
+_STEP = 8
+"""Sizes are rounded up to multiples of it, so that engines see few shapes, again and again."""
 
 
 @dataclass(frozen=True)
@@ -49,3 +52,23 @@ class Padding:
                 "send a shorter input, or declare a larger size in the bundle"
             )
         return declared[bisect_left(declared, size)]
+
+
+def fitting(bucket: Axes, requests: Sequence[Axes]) -> Axes:
+    """Returns the sizes to which requests of a bucket are padded when they run together.
+
+    The bucket says which may meet; what they are padded to is the largest of those that do,
+    rounded up, and a request that runs alone is not padded at all.
+
+    >>> fitting((("sequence", 64),), [(("sequence", 34),), (("sequence", 37),)])
+    (('sequence', 40),)
+    >>> fitting((("sequence", 64),), [(("sequence", 34),)])
+    (('sequence', 34),)
+    """
+    if len(requests) == 1:
+        return requests[0]
+    largest = [max(size for _, size in sizes) for sizes in zip(*requests, strict=True)]
+    return tuple(
+        (axis, min(most, -(-size // _STEP) * _STEP))
+        for (axis, most), size in zip(bucket, largest, strict=True)
+    )
