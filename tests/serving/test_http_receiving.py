@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import shutil
 import socket
@@ -128,3 +129,33 @@ def test_a_client_that_leaves_within_a_body_harms_nobody(line_to: Callable[[], W
     line = line_to().send(asked(array))
     assert doubles(line, array)
     line.close()
+
+
+@pytest.mark.parametrize("new", [False, True])
+def test_nothing_is_left_for_the_collector(
+    line_to: Callable[[], Wire], new: bool, request: pytest.FixtureRequest
+) -> None:
+    """Neither by requests nor by connections: what refers to itself stays until it is searched
+    for, and with nothing else to find that is seldom."""
+    if new and request.node.callspec.params["line_to"] != "uvloop":
+        pytest.skip("the transports of asyncio, and those of TLS, refer to themselves")
+    array = np.ones((2, 3), np.float32)
+
+    def ask(n: int) -> int:
+        gc.collect()
+        line = line_to()
+        for _ in range(n):
+            if new:
+                line.close()
+                line = line_to()
+            assert doubles(line.send(asked(array)), array)
+        line.close()
+        return gc.collect()
+
+    gc.disable()
+    try:
+        ask(10)
+        few, many = ask(10), ask(110)
+    finally:
+        gc.enable()
+    assert many - few < 100

@@ -282,7 +282,7 @@ def _collect_seldom() -> None:
     """Keeps the garbage collector from walking all that is loaded, over and over."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_COLLECT_AFTER, 20, 20)
+    gc.set_threshold(_COLLECT_AFTER, 10, 2)
 
 
 def _allow_files(n: int) -> None:

@@ -77,11 +77,17 @@ class TensorProtocol(ReceivingProtocol):
             transport.abort()  # type: ignore[attr-defined]
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forgets the connection."""
+        """Forgets the connection, and what refers back to it: nothing is left to be searched
+        for by the collector, which has little else to do and comes seldom."""
         self.refused.discard(self)
         self._head_came()
         self._moving()
         super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        self.cycle = None  # type: ignore[assignment]  # as it was before the first request
+        self.pipeline.clear()
+        ending: Any = self.transport
+        ending.forget()
 
     def data_received(self, data: bytes) -> None:
         """Reads what came, within bounds."""
@@ -243,7 +249,8 @@ class _Ending:
     """A transport whose `close` lets the client read why, and does not wait for it for ever."""
 
     def __init__(self, transport: Any, protocol: TensorProtocol) -> None:
-        self._transport, self._protocol = transport, protocol
+        self._transport = transport
+        self._protocol: TensorProtocol | None = protocol
         self._closed = False
         self.write = transport.write
         self.abort = transport.abort
@@ -251,16 +258,20 @@ class _Ending:
         self.get_extra_info = transport.get_extra_info
         self.get_write_buffer_size = transport.get_write_buffer_size
 
+    def forget(self) -> None:
+        """Lets go of the protocol, whose connection has ended."""
+        self._closed, self._protocol = True, None
+
     def is_closing(self) -> bool:
         """Whether it was closed."""
         return self._closed or bool(self._transport.is_closing())
 
     def close(self) -> None:
         """Closes when all is written; what the client still sends is read and passed over."""
-        if self.is_closing():
+        protocol = self._protocol
+        if protocol is None or self.is_closing():
             return
         self._closed = True
-        protocol = self._protocol
         unread = protocol._deaf or (protocol.cycle is not None and protocol.cycle.more_body)
         protocol._deaf = True
         if unread and self._transport.can_write_eof():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from typing import Any, Protocol, cast
 
 from burnish.core.errors import Missing
@@ -26,7 +27,7 @@ class Connection(asyncio.Protocol):
     """Belongs to an owner, which sends only when it is not `busy`."""
 
     __slots__ = (
-        "answered_s", "busy", "due_s", "garbled", "heard", "keep", "owner", "parser", "resent",
+        "busy", "due_s", "garbled", "heard", "keep", "owner", "parser", "resent", "rests_from_s",
         "sent_s", "status", "transport",
     )  # fmt: skip
 
@@ -41,10 +42,12 @@ class Connection(asyncio.Protocol):
         self.resent = False
         self.status = 0
         self.due_s = self.sent_s = 0.0
-        self.answered_s = math.inf  # never yet
+        self.rests_from_s = math.inf
+        """When it was opened, or last answered."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        self.rests_from_s = time.monotonic()
 
     def send(self, wire: bytes, due_s: float, now_s: float, resent: bool = False) -> None:
         """Writes a request that was due at `due_s`."""

@@ -142,7 +142,7 @@ class _Clients:
         """Counts an answer; called by the connection."""
         now_s = _clock()
         self.done += 1
-        connection.answered_s = now_s
+        connection.rests_from_s = now_s
         if connection.due_s >= self._count_from_s:
             self._last_s = now_s
             if 200 <= connection.status < 300:
@@ -165,7 +165,7 @@ class _Clients:
             return
         if connection.busy:
             connection.busy = False
-            rested_s = connection.sent_s - connection.answered_s
+            rested_s = connection.sent_s - connection.rests_from_s
             if rested_s > IDLE_S and not (connection.heard or connection.resent):
                 # The server ended an idle connection just then, as it may (RFC 9112, 9.3.1).
                 self._resent += 1
