@@ -229,3 +229,11 @@ def test_the_alarm_rings_on_time():
     assert len(rang) == 4
     assert min(late) >= -1e-4
     assert min(late[:3]) < 0.05
+
+
+def test_nor_is_one_that_was_never_used(monkeypatch):
+    monkeypatch.setattr("burnish.serving.load.generator.IDLE_S", 0.0)
+    statuses = [0, 200, 200]
+    stub = Stub(answer=lambda i: (0.0, statuses[i]))
+    result = run(stub, Constant(10), connections=1, requests=2, duration_s=0.5)
+    assert (result.ok, dict(result.failures), result.resent) == (2, {}, 1)
