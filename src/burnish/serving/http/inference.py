@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from burnish.serving.asking import asked, labels_of
 from burnish.serving.http.message import (
+    MOST_DIGITS,
     BodyLimits,
     Call,
     Gone,
@@ -55,9 +56,11 @@ async def infer(
     """
     served = await repository.get(name, version)  # whether it is there, before the body is read
     header_length = call.headers.get(_HEADER)
+    ahead = None
     if header_length is not None:
         header_length = header_length.strip(b" \t")
-    ahead = int(header_length) if header_length and header_length.isdigit() else None
+        if header_length.isdigit() and len(header_length) <= MOST_DIGITS:
+            ahead = int(header_length)
     size = declared_bytes(call, limits)
     place = None
     with served.awaiting_body(size):

@@ -37,7 +37,8 @@ _PIECE = 16 * 1024
 _COMPRESS_OFF_LOOP = 32 * 1024
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}
 _TOO_SLOW = 408
-_MOST_DIGITS = 15
+MOST_DIGITS = 15
+"""Of a length in a header: Python refuses to read thousands of them."""
 
 
 class Gone(Exception):
@@ -121,7 +122,7 @@ class Reply(NamedTuple):
 def declared_bytes(call: Call, limits: BodyLimits) -> int:
     """Returns the length of the body as the head has it; 0 without one that may be read."""
     declared = call.headers.get(b"content-length", b"")
-    size = int(declared) if declared.isdigit() and len(declared) <= _MOST_DIGITS else 0
+    size = int(declared) if declared.isdigit() and len(declared) <= MOST_DIGITS else 0
     return size if size <= limits.size_bytes else 0
 
 
@@ -134,7 +135,7 @@ async def read_body(call: Call, limits: BodyLimits, header_length: int = 0) -> m
     declared = call.headers.get(b"content-length")
     coding = call.header(b"content-encoding").strip().lower()
     if declared is not None:
-        if not declared.isdigit() or len(declared) > _MOST_DIGITS:
+        if not declared.isdigit() or len(declared) > MOST_DIGITS:
             raise Fault(f"expected a Content-Length that is a whole number, got {declared!r:.60}")
         if int(declared) > limits.size_bytes:
             raise _too_large(limits, int(declared))
@@ -272,7 +273,7 @@ def whole_header(value: str, name: str) -> int | None:
     """Returns a header's whole number, or None without it."""
     if not value:
         return None
-    if not value.isdigit() or len(value) > _MOST_DIGITS:
+    if not value.isdigit() or len(value) > MOST_DIGITS:
         raise Fault(
             f"{name}: expected a whole number of 0 or more, got {value[:40]!r}", BAD_REQUEST
         )
