@@ -187,7 +187,9 @@ def _until(holds: Callable[[], bool]) -> None:
     raise AssertionError("it never came to hold")
 
 
-@pytest.mark.parametrize("length", ["12345678901234567890123", "-1", "7x", " 0 ", "999999999"])
+@pytest.mark.parametrize(
+    "length", ["12345678901234567890123", "1" * 5000, "-1", "7x", " 0 ", "999999999"]
+)
 def test_a_strange_header_is_told_as_before(one: Shelf, length: str) -> None:
     x = rows(1, 5)
     with wire(one.port) as line:
