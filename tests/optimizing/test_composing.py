@@ -19,13 +19,15 @@ from burnish.data.samples import ArraySamples
 from burnish.engines.onnxruntime import OnnxRuntime
 from burnish.optimizing.bench import Bench
 from burnish.optimizing.budget import Budget
+from burnish.optimizing.candidates import make_candidate
 from burnish.optimizing.entries import Entry
-from burnish.optimizing.forms import Form
+from burnish.optimizing.forms import Form, pruned
 from burnish.optimizing.report.html import html
 from burnish.optimizing.report.markdown import markdown
 from burnish.optimizing.result import Result
 from burnish.optimizing.run import optimize
 from burnish.optimizing.search import Search
+from burnish.optimizing.structures import shortfall
 from burnish.optimizing.teaching import aware
 from burnish.techniques.fuse import Fuse
 from burnish.techniques.quantize.static import QuantizeStatic
@@ -52,7 +54,7 @@ def composed(tmp_path_factory):
             digits_net.network(),
             trainable(),
             GOAL,
-            budget=60,
+            budget=90,
             engines=[OnnxRuntime()],
             store=store,
         )
@@ -124,6 +126,24 @@ def test_a_budget_too_small_to_train_in_says_so(tmp_path):
     )
     assert done.result.stages == ()
     assert any("give a larger budget" in one.reason for one in done.result.passed_over)
+
+
+def test_the_first_structure_is_cut_however_little_time_there_is(tmp_path):
+    bench = Bench(digits_net.network(), trainable(), Store(tmp_path), 0, lambda *_: None)
+    search = Search(bench, GOAL, Budget(100), [OnnxRuntime()], [1])
+    recipe = Recipe((Fuse(), QuantizeStatic()))
+    outcome = bench.build(recipe)
+    lead = Entry("int8", outcome.model, OnnxRuntime(), Setting(1), recipe, outcome)
+    fp32 = Entry("fp32", bench.original, OnnxRuntime(), Setting(1))
+    timed = search.race("racing", [fp32, lead], fp32.key, 0.01)
+    base, measured = (make_candidate(one, timed[one.key], fp32, {}, None) for one in (fp32, lead))
+    short = shortfall(measured, base, GOAL)
+    (form,) = pruned(search, fp32, base, lead, short, seconds=0.0)
+    assert form.name.startswith("channels −47 % size")
+    late = [one.place for one in search.passed if "time for structures" in one.reason]
+    assert late == ["channels −50 % MACs int8", "channels −70 % MACs int8"]
+    every = pruned(search, fp32, base, lead, short, seconds=60.0)
+    assert [one.name for one in every] == [form.name]  # it was decided once
 
 
 def test_a_quantized_form_is_trained_as_long_as_the_seconds_allow(tmp_path):

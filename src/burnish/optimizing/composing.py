@@ -24,6 +24,7 @@ from burnish.core.errors import Missing
 from burnish.core.task import Samples
 from burnish.core.technique import Technique
 from burnish.measuring.accuracy import compare
+from burnish.optimizing.allotted import Allotted
 from burnish.optimizing.choose import closeness
 from burnish.optimizing.entries import Entry
 from burnish.optimizing.finals import Finals
@@ -35,7 +36,7 @@ from burnish.techniques.quantize.static import QuantizeStatic
 from burnish.techniques.train.trained import need_torch
 
 _AWARE_SHARE = 0.2  # of the time, kept for quantization-aware training
-_RESERVE = 1.5  # of the time that the first finals took, for the last
+_CUTTING_SHARE = 0.3  # of the time, after which no further structure is cut
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,10 @@ class Stage:
     entry: Entry
 
 
-def compose(search: Search, fp32: Entry, found: Finals, finals_s: float) -> list[Stage]:
+def compose(search: Search, fp32: Entry, found: Finals) -> list[Stage]:
     """Returns the stages from the int8 model that falls short to the trained ones.
 
     Empty when nothing that could be trained would help, which is noted with its reason.
-    `finals_s`: the seconds that the first finals took.
     """
     rows = [row for row in found.rows if isinstance(_last(row[0]), QuantizeStatic)]
     if not rows:
@@ -63,31 +63,32 @@ def compose(search: Search, fp32: Entry, found: Finals, finals_s: float) -> list
     lead, measured = min(rows, key=distance)
     short = shortfall(measured, found.fp32, search.goal)
     if short == Shortfall():
-        return []  # by value all is within: more samples would tell, training would not
+        return []  # only the metric's interval is too wide: more samples would tell
     samples = _samples(search)
     if samples is None:
         return []
     stages = [Stage("quantization", lead)]
-    forms = (
-        pruned(search, fp32, found.fp32, lead, short) if short.structural else [Form("", (), lead)]
-    )
-    if not forms:
-        return []
-    seconds = search.bench.remember(
-        ["seconds to train", search.budget.total_s, lead.key],
-        lambda: search.budget.left_s - _RESERVE * finals_s,
-    )
-    last = forms[0]
+    time = Allotted(search, lead.key, found.again_s)
+    last = Form("", (), lead)
     if short.structural:
-        done = taught(search, fp32, forms, (1 - _AWARE_SHARE) * seconds, samples)
+        seconds = time.seconds_for("structures")
+        if seconds <= 0:
+            spent = f"the budget of {search.budget.total_s:.0f} s leaves none to cut and train"
+            search.drop("training", f"{spent}: give a larger budget")
+            return []
+        forms = pruned(search, fp32, found.fp32, lead, short, _CUTTING_SHARE * seconds)
+        if not forms:
+            return []
+        aware_s = _AWARE_SHARE * time.seconds_for("training")
+        done = taught(search, fp32, forms, time.keeping(aware_s), samples)
         if done is None:
             return []
         stages.append(Stage("pruning", done.before.entry))
         stages.append(Stage("distillation", done.after.entry))
-        last, seconds = done.after, _AWARE_SHARE * seconds
+        last = done.after
         if not _too_low(search, fp32, last.entry):
             return stages
-    trained = aware(search, last, seconds, samples)
+    trained = aware(search, last, time.seconds_for("quantization-aware training"), samples)
     if trained is not None:
         stages.append(Stage("quantization-aware training", trained))
     return stages if len(stages) > 1 else []

@@ -20,6 +20,8 @@ from burnish.optimizing.entries import Entry
 from burnish.optimizing.search import Search
 
 _DISTURBED = 0.05  # of the time measured that threads waited for a core
+_NEWCOMERS = 2  # that training adds: what was distilled, and what was trained quantized
+_LONGER = 1.2  # a race with them takes than one without
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class Finals:
     `rows`: each contender with its measurements and verdicts. `kept`: those that lead, which
     have their resources measured too, best objective first. `shown`: entries that were
     measured alike, but are no contenders. `passed`: what was passed over here, and why.
-    `field`: who took part, each in its fastest setting.
+    `field`: who took part, each in its fastest setting. `again_s`: the seconds that finals
+    with newcomers would take, from what these took.
     """
 
     field: Field
@@ -53,16 +56,18 @@ class Finals:
     status: Status
     passed: tuple[Skipped, ...]
     warnings: tuple[str, ...]
+    again_s: float
 
 
 def finals(search: Search, field: Field) -> Finals:
     """Returns what is measured of all, and the choice. Raises `Unsupported` without a baseline."""
     bench, task = search.bench, search.bench.task
-    mark = len(search.passed)
+    mark, began = len(search.passed), search.budget.spent_s
     taking_part = [*field.eager, field.fp32, *field.others, *field.contenders, *field.shown]
     rivals = {one.key: one for entry in taking_part for one in entry.in_each_setting()}
     baselines = [one.key for one in field.fp32.in_each_setting()]
     timed = search.race("racing", list(rivals.values()), baselines, 0.4)
+    raced = search.budget.spent_s
     field = _settled(field, timed)
     fp32 = field.fp32
     judging = task is not None and task.validation is not None and task.metric is not None
@@ -128,6 +133,8 @@ def finals(search: Search, field: Field) -> Finals:
         status=status,
         passed=passed,
         warnings=tuple(_disturbance(timed.values())),
+        again_s=_LONGER * (raced - began)
+        + _NEWCOMERS * (search.budget.spent_s - raced) / (1 + len(kept)),
     )
 
 

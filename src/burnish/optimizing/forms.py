@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from burnish.core.candidate import Candidate
@@ -38,11 +38,12 @@ def quantizing(entry: Entry) -> tuple[tuple[Fuse, ...], QuantizeStatic]:
 
 
 def pruned(
-    search: Search, fp32: Entry, base: Candidate, lead: Entry, short: Shortfall
+    search: Search, fp32: Entry, base: Candidate, lead: Entry, short: Shortfall, seconds: float
 ) -> list[Form]:
     """Returns of each kind of structure the gentlest that is fast and small enough.
 
-    `base` is what was measured of `fp32`, and `lead` the int8 model that falls `short`.
+    `base` is what was measured of `fp32`, and `lead` the int8 model that falls `short`. Once
+    the `seconds` are spent, no further structure is cut.
     Where no structure is enough, it is the one that comes nearest, if it is much nearer than
     `lead` itself.
     """
@@ -50,7 +51,7 @@ def pruned(
     if not proposed:
         search.drop("pruning", f"the goal leaves {short.words} of int8: that is out of its reach")
         return []
-    built = [one for structure in proposed for one in _built(search, lead, structure)]
+    built = list(_all_built(search, lead, proposed, seconds))
     every = {entry.key: entry for _, entry in built}
     timed = search.race("structures", [fp32, lead, *every.values()], fp32.key, 0.1)
     running = [one for one in built if timed[one[1].key].failed is None]
@@ -63,7 +64,7 @@ def pruned(
         made = make_candidate(entry, timed[entry.key], fp32, {}, None)
         if short.smaller:
             made = with_resources(search.bench, made, entry)
-        missing = shortfall(made, base, search.goal)
+        missing = shortfall(made, base, search.goal, raced_briefly=True)
         form = Form(structure.name, structure.steps, entry)
         near.append((missing.left, form))
         if not missing.structural:
@@ -77,6 +78,28 @@ def pruned(
         return [nearest]
     search.drop("training", "no smaller structure comes near enough to the goal")
     return []
+
+
+def _all_built(
+    search: Search, lead: Entry, proposed: Sequence[Structure], seconds: float
+) -> Iterator[tuple[Structure, Entry]]:
+    """Yields what `_built` does, of each structure until the seconds are spent."""
+    began = search.budget.spent_s
+    found = late = False
+    for structure in proposed:
+        if found and not late:
+            late = search.late(
+                ["structures", structure.name, lead.key],
+                lambda: search.budget.spent_s - began > seconds,
+            )
+        if late:
+            search.drop(
+                f"{structure.name} int8", "the time for structures was spent: give a larger budget"
+            )
+            continue
+        for one in _built(search, lead, structure):
+            found = True
+            yield one
 
 
 def _built(search: Search, lead: Entry, structure: Structure) -> Iterator[tuple[Structure, Entry]]:

@@ -91,12 +91,11 @@ def optimize(
         setting = Setting(max(search.threads))
         eager = [Entry(f"{source.name} eager", bench.original, source, setting)]
     field = Field(fp32, eager, others, faithful(search, fp32, kept))
-    began = search.budget.spent_s
     found = finals(search, field)
     field, fp32 = found.field, found.field.fp32
     stages: list[Stage] = []
     if recipes is None and found.status != "met":
-        stages = compose(search, fp32, found, search.budget.spent_s - began)
+        stages = compose(search, fp32, found)
     if stages:
         field = _with(field, stages)
         found = finals(search, field)

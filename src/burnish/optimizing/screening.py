@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from burnish.core.errors import Unsupported
@@ -123,12 +123,16 @@ def faithful(
     search: Search,
     fp32: Entry,
     kept: Sequence[tuple[Family, Entry]],
-    until_share: float = _SCREENING_SHARE,
+    is_late: Callable[[], bool] | None = None,
 ) -> list[Entry]:
     """Returns the contenders: of each family kept, the recipes whose outputs differ least.
 
-    Once `until_share` of the budget is spent, only the first recipe of each is tried.
+    Once it `is_late` (half of the budget is spent), only the first recipe of each is tried.
     """
+
+    def half_spent() -> bool:
+        return search.budget.spent_s > _SCREENING_SHARE * search.budget.total_s
+
     ranked: list[tuple[float, float, int, Entry]] = []
     made_by: dict[str, str] = {}
     late = False
@@ -140,10 +144,9 @@ def faithful(
     for number, rank, (name, recipe), first in sorted(tries, key=lambda t: t[:2]):
         place = f"{name} on {first.engine.name}"
         if number and not late:
-            # Remembered, so that the same command tries the same recipes again.
-            late = search.bench.remember(
-                ["late", [entry.key for _, entry in kept], recipe.key(), search.budget.total_s],
-                lambda: search.budget.spent_s > until_share * search.budget.total_s,
+            late = search.late(
+                [[entry.key for _, entry in kept], recipe.key()],
+                is_late or half_spent,
             )
         if late:
             search.drop(place, "the time for screening was spent: give a larger budget")

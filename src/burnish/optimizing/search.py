@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from burnish.core.errors import BurnishError
 from burnish.core.goal import Goal
@@ -61,6 +62,14 @@ class Search:
             if failure is not None:
                 self.drop(f"{entry.name} on {entry.engine.name}", failure)
         return timed
+
+    def late(self, place: Sequence[Any], is_late: Callable[[], bool]) -> bool:
+        """Returns whether it is too late for a step: decided once, and then remembered.
+
+        So a run that resumes, or the same command again, asks for the same steps.
+        """
+        question = ["late", *place, self.budget.total_s]
+        return bool(self.bench.remember(question, is_late))
 
     def drop(self, place: str, reason: str) -> None:
         """Notes what is passed over, and why."""

@@ -11,6 +11,7 @@ from burnish.core.model import Model
 from burnish.core.recipe import Recipe
 from burnish.core.task import Samples
 from burnish.core.technique import Technique
+from burnish.optimizing.allotted import Allotted
 from burnish.optimizing.entries import Entry
 from burnish.optimizing.forms import Form, quantizing
 from burnish.optimizing.pace import Lesson, distillation, pace
@@ -31,22 +32,27 @@ class Taught:
 
 
 def taught(
-    search: Search, fp32: Entry, forms: Sequence[Form], seconds: float, samples: Samples
+    search: Search,
+    fp32: Entry,
+    forms: Sequence[Form],
+    time: Allotted,
+    samples: Samples,
 ) -> Taught | None:
     """Returns the form that learns best, distilled and quantized; None, noted, without time.
 
-    Where there are several, each is taught for a tenth of the `seconds`, and the one whose
-    int8 outputs are nearest to those of `fp32` for the rest.
+    Where there are several, each is taught for a tenth of the time, and the one whose int8
+    outputs are nearest to those of `fp32` for the rest. When it is spent, no further
+    way to quantize is tried.
     """
     if len(forms) == 1:
         before = after = forms[0]
     else:
-        tried = _trials(search, fp32, forms, _TRIAL_SHARE * seconds, samples)
+        seconds = _TRIAL_SHARE * time.seconds_for("first lessons")
+        tried = _trials(search, fp32, forms, seconds, samples)
         if not tried:
             return None
         _, before, after = tried[0]
-        seconds -= _TRIAL_SHARE * seconds * len(forms)
-    lesson = _distillation(search, after, seconds, samples)
+    lesson = _distillation(search, after, time.seconds_for("distillation"), samples)
     if lesson is None:
         return None
     steps = (*after.steps, lesson)
@@ -54,7 +60,12 @@ def taught(
     name = f"{after.name} distilled int8"
     recipes = [(f"{name} {way}", Recipe((*steps, *fuse, step))) for way, step in ways(static)]
     family = Family(name, tuple(recipes))
-    best = faithful(search, fp32, [(family, replace(after.entry, name=name))], until_share=1.0)
+    best = faithful(
+        search,
+        fp32,
+        [(family, replace(after.entry, name=name))],
+        is_late=lambda: time.left_s <= 0,
+    )
     return Taught(before, Form(after.name, steps, best[0])) if best else None
 
 

@@ -6,8 +6,9 @@ from burnish.graph.rules.activation import ACTIVATION
 from burnish.graph.rules.layout import LAYOUT
 from burnish.graph.rules.normalization import NORMALIZATION, Form
 from burnish.graph.rules.pooling import POOLING
+from burnish.graph.rules.shortcut import SHORTCUT
 
 
 def rules(local_response: Form) -> tuple[Rule, ...]:
     """Returns all rules in the order in which they are tried; see `normalization` for the form."""
-    return (*LAYOUT, *NORMALIZATION[local_response], *POOLING, *ACTIVATION)
+    return (*LAYOUT, *NORMALIZATION[local_response], *POOLING, *SHORTCUT, *ACTIVATION)

@@ -75,7 +75,7 @@ def _padded_max(node: ir.Node, tape: Tape) -> Answer:
     pad = made_by(node.inputs[0], "Pad")
     if pad is None or len(node.outputs) > 1:
         return None
-    value = _padded_with(pad)
+    value = padding_value(pad)
     if value is None:
         return "what is padded is not known"
     source = made_by(pad.inputs[0], "Relu", "Sigmoid", "Clip", "HardSigmoid", "Softmax")
@@ -98,7 +98,8 @@ def _padded_max(node: ir.Node, tape: Tape) -> Answer:
     return tape.op("MaxPool", [pad.inputs[0]], attributes)
 
 
-def _padded_with(pad: ir.Node) -> float | None:
+def padding_value(pad: ir.Node) -> float | None:
+    """Returns what is padded with; None where it is not constant."""
     if len(pad.inputs) < 3 or pad.inputs[2] is None:
         return 0.0
     return number(pad.inputs[2])
@@ -111,9 +112,9 @@ def _padding(node: ir.Node, pad: ir.Node, expected: float | None) -> list[int] |
         return "the rank of what is padded is not known"
     if pad.attributes.get_string("mode", "constant") != "constant":
         return f"the padding is by {pad.attributes.get_string('mode')}, not by a constant"
-    if expected is not None and _padded_with(pad) != expected:
+    if expected is not None and padding_value(pad) != expected:
         return "it pads something else than zeros"
-    amounts = _by_axis(pad, len(shape))
+    amounts = padding_by_axis(pad, len(shape))
     if amounts is None:
         return "how much is padded is not constant"
     before, after = amounts
@@ -130,7 +131,7 @@ def _padding(node: ir.Node, pad: ir.Node, expected: float | None) -> list[int] |
     return [a + b for a, b in zip(own, before[2:] + after[2:], strict=True)]
 
 
-def _by_axis(pad: ir.Node, rank: int) -> tuple[list[int], list[int]] | None:
+def padding_by_axis(pad: ir.Node, rank: int) -> tuple[list[int], list[int]] | None:
     """Returns how much is padded before and after each axis."""
     given = integers(pad.inputs[1])
     axes = list(range(rank))
