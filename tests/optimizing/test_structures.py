@@ -59,31 +59,42 @@ def test_a_latency_counts_by_the_worse_end_of_its_interval():
     raced = replace(INT8, measured=INT8.measured | {"speedup": SPEEDUP, "latency": LATENCY})
     twice = Goal(min_speedup=2.0)
     assert shortfall(raced, FP32, twice).latency_ratio == pytest.approx(0.98)
-    assert shortfall(raced, FP32, twice, raced_briefly=True) == Shortfall()
+    briefly = shortfall(raced, FP32, twice, raced_briefly=True)
+    assert briefly.latency_ratio == pytest.approx(0.92 * 2.01 / 2)
+    faster = Goal(min_speedup=1.8)
+    assert shortfall(raced, FP32, faster, raced_briefly=True) == Shortfall()
     in_time = Goal(max_latency_ms=2.0)
     assert shortfall(raced, FP32, in_time).latency_ratio == pytest.approx(0.8)
-    assert shortfall(raced, FP32, in_time, raced_briefly=True) == Shortfall()
+    briefly = shortfall(raced, FP32, in_time, raced_briefly=True)
+    assert briefly.latency_ratio == pytest.approx(2.0 * 0.92 / 1.99)
 
 
 def test_structures_aim_below_what_may_stay():
-    found = structures(Shortfall(latency_ratio=0.8), LEAD)
+    found = structures(Shortfall(latency_ratio=0.8), LEAD, 20)
     assert [one.kind for one in found] == [
-        "blocks",
+        *["blocks"] * 4,
         "channels by latency",
         "channels by MACs",
         "channels by MACs",
         "channels by MACs",
     ]
-    for one in found[:2]:
-        (step,) = one.steps
-        assert (step.of, step.engine, step.threads) == ("latency", "onnxruntime", 2)
-        assert step.amount == pytest.approx(0.264)
-    assert [one.steps[0].amount for one in found[2:]] == [0.3, 0.5, 0.7]
+    assert [len(one.steps) for one in found[:4]] == [3, 4, 6, 8]  # of 20, 5.28 would do
+    assert {(step.of, step.amount) for one in found[:4] for step in one.steps} == {("blocks", 1)}
+    (step,) = found[4].steps
+    assert (step.of, step.engine, step.threads) == ("latency", "onnxruntime", 2)
+    assert step.amount == pytest.approx(0.264)
+    assert [one.steps[0].amount for one in found[5:]] == [0.3, 0.5, 0.7]
     assert len({one.name for one in found}) == len(found)
 
 
+@pytest.mark.parametrize(("blocks", "counts"), [(0, []), (1, []), (3, [1]), (54, [4, 6, 7, 11])])
+def test_of_few_blocks_fewer_are_dropped_and_never_all(blocks, counts):
+    found = structures(Shortfall(latency_ratio=0.95), LEAD, blocks)
+    assert [len(one.steps) for one in found if one.kind == "blocks"] == counts
+
+
 def test_much_is_also_cut_in_blocks_and_channels_together():
-    found = structures(Shortfall(latency_ratio=0.5), LEAD)
+    found = structures(Shortfall(latency_ratio=0.5), LEAD, 9)
     (both,) = [one for one in found if one.kind == "blocks and channels"]
     left = 1.0
     for step in both.steps:
@@ -93,7 +104,7 @@ def test_much_is_also_cut_in_blocks_and_channels_together():
 
 
 def test_a_size_is_cut_by_size_and_out_of_reach_is_nothing():
-    found = structures(Shortfall(size_ratio=0.6), LEAD)
+    found = structures(Shortfall(size_ratio=0.6), LEAD, 9)
     assert found[0].steps[0].of == "size"
-    assert structures(Shortfall(smaller=True), LEAD)
-    assert structures(Shortfall(latency_ratio=0.05), LEAD) == []
+    assert structures(Shortfall(smaller=True), LEAD, 9)
+    assert structures(Shortfall(latency_ratio=0.05), LEAD, 9) == []

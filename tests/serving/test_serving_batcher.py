@@ -82,6 +82,43 @@ def test_the_bucket_with_the_earliest_deadline_runs_and_shapes_do_not_mix() -> N
     assert (short.bucket, parts(short)) == ((("sequence", 16),), [(3, 0, 1), (1, 0, 1)])
 
 
+def test_those_of_like_size_run_together_and_nobody_is_passed_over_twice() -> None:
+    batcher, batch = filled(Batching(padding=PADDING), upto(2))
+    for number, sequence in enumerate([40, 64, 63, 41, 62, 42, 33, 61], start=1):
+        request = Request(number, 1, 0.0, axes=(("sequence", sequence),))
+        assert batcher.offer(request, 0.0) is None
+    ran = []
+    while batch:
+        batcher.complete(batch.id, batch.started_ms + 10.0)
+        started = batcher.dispatch(batch.started_ms + 10.0).batches
+        batch = started[0] if started else None
+        ran += [[part.request_id for part in batch.parts]] if batch else []
+    assert ran == [[1, 4], [2, 3], [5, 8], [6, 7]]
+
+
+@pytest.mark.parametrize(("second_due_ms", "together"), [(33.0, [1, 3]), (30.0, [1, 2])])
+def test_who_is_in_a_hurry_is_not_passed_over(second_due_ms: float, together: list[int]) -> None:
+    """Two batches end at 30.04 ms, and who is passed over runs in the second."""
+    batcher, batch = filled(Batching(padding=PADDING), upto(2))
+    due_ms = [29.0, second_due_ms, 35.0]
+    for number, sequence in enumerate([40, 64, 41], start=1):
+        request = Request(number, 1, 0.0, due_ms[number - 1], axes=(("sequence", sequence),))
+        assert batcher.offer(request, 0.0) is None
+    batcher.complete(batch.id, 10.0)
+    (first,) = batcher.dispatch(10.0).batches
+    assert [part.request_id for part in first.parts] == together
+
+
+def test_a_higher_priority_is_not_passed_over() -> None:
+    batcher, batch = filled(Batching(padding=PADDING), upto(2))
+    for number, (sequence, priority) in enumerate([(40, 0), (64, 0), (41, 1)], start=1):
+        request = Request(number, 1, 0.0, priority=priority, axes=(("sequence", sequence),))
+        assert batcher.offer(request, 0.0) is None
+    batcher.complete(batch.id, 10.0)
+    (first,) = batcher.dispatch(10.0).batches
+    assert [part.request_id for part in first.parts] == [1, 2]
+
+
 def test_a_shape_beyond_the_declared_padding_is_refused() -> None:
     batcher = Batcher(Batching(padding=PADDING), linear)
     with pytest.raises(Misuse, match="'sequence' takes at most 64, got 65"):

@@ -37,6 +37,7 @@ class Recorder:
         self.running: dict[int, Batch] = {}
         self.queue: dict[int, int] = {}  # rows that wait, by request: kept independently
         self.answered: set[int] = set()
+        self.passed_over: set[int] = set()
 
     def offer(self, request: Request) -> None:
         self.requests[request.id] = request
@@ -92,8 +93,17 @@ class Recorder:
 
         last = max(place(part.request_id) for part in batch.parts)
         for other in self.queue:
-            if PADDING.bucket(self.requests[other].axes) == batch.bucket and other in before:
-                assert place(other) >= last, "a more urgent request was passed over"
+            request = self.requests[other]
+            if PADDING.bucket(request.axes) != batch.bucket or other not in before:
+                continue
+            if place(other) < last:  # one of like size went first
+                assert request.priority == last[0], "a higher priority was passed over"
+                assert {self.requests[part.request_id].axes for part in batch.parts} != {
+                    request.axes
+                }, "a request was passed over for others of its size"
+                assert other not in self.passed_over, "a request was passed over twice"
+                assert request.deadline_ms > self.now_ms, "a request in a hurry was passed over"
+                self.passed_over.add(other)
 
     def finish(self, which: int, failed: bool) -> None:
         batch = self.running.pop(sorted(self.running)[which % len(self.running)])
@@ -129,7 +139,7 @@ REQUESTS = st.tuples(
     st.integers(1, 80),
     st.one_of(st.just(math.inf), st.floats(0, 300)),
     st.integers(0, 2),
-    st.sampled_from([(), (("sequence", 9),), (("sequence", 31),), (("sequence", 32),)]),
+    st.sampled_from([(), *((("sequence", size),) for size in (9, 31, 32, 33, 40, 50, 64))]),
     st.integers(0, 400),
 )
 STEPS = st.one_of(
@@ -185,12 +195,13 @@ def test_nothing_is_lost_answered_twice_or_out_of_order(
     rows=st.lists(st.integers(1, 40), min_size=1, max_size=30),
     within=st.lists(st.floats(20, 500), min_size=30, max_size=30),
     streams=st.integers(1, 3),
+    sizes=st.lists(st.integers(33, 64), min_size=30, max_size=30),
 )
 def test_who_is_let_in_is_in_time_when_the_engine_keeps_its_promise(
-    rows: list[int], within: list[float], streams: int
+    rows: list[int], within: list[float], streams: int, sizes: list[int]
 ) -> None:
-    """With one priority and one shape, an admitted request is never dropped nor late."""
-    batcher = Batcher(Batching(streams=streams), linear)
+    """With one priority and one bucket, an admitted request is never dropped nor late."""
+    batcher = Batcher(Batching(streams=streams, padding=PADDING), linear)
     now_ms, running, admitted = 0.0, [], {}
 
     def dispatch() -> None:
@@ -200,7 +211,8 @@ def test_who_is_let_in_is_in_time_when_the_engine_keeps_its_promise(
             running.append((now_ms + 4.0 + batch.size, batch.id))
 
     for number, (count, within_ms) in enumerate(zip(rows, within, strict=False)):
-        request = Request(number, count, now_ms, now_ms + within_ms)
+        axes = (("sequence", sizes[number]),)
+        request = Request(number, count, now_ms, now_ms + within_ms, axes=axes)
         if batcher.offer(request, now_ms) is None:
             admitted[number] = request
         dispatch()

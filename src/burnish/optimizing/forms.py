@@ -12,8 +12,9 @@ from burnish.core.technique import Technique
 from burnish.optimizing.candidates import make_candidate, with_resources
 from burnish.optimizing.entries import Entry, entries_of
 from burnish.optimizing.search import Search
-from burnish.optimizing.structures import Shortfall, Structure, shortfall, structures
+from burnish.optimizing.structures import MARGIN, Shortfall, Structure, shortfall, structures
 from burnish.techniques.fuse import Fuse
+from burnish.techniques.prune.blocks import residual_blocks
 from burnish.techniques.quantize.static import QuantizeStatic
 
 _GAIN = 1.1  # a structure that is not enough goes on when it comes this much nearer
@@ -47,7 +48,7 @@ def pruned(
     Where no structure is enough, it is the one that comes nearest, if it is much nearer than
     `lead` itself.
     """
-    proposed = structures(short, lead)
+    proposed = structures(short, lead, len(residual_blocks(search.bench.original)))
     if not proposed:
         search.drop("pruning", f"the goal leaves {short.words} of int8: that is out of its reach")
         return []
@@ -74,7 +75,7 @@ def pruned(
     if enough:
         return list(enough.values())
     left, nearest = max(near, key=lambda one: one[0], default=(0.0, None))
-    if nearest is not None and left >= _GAIN * short.left:
+    if nearest is not None and left >= min(MARGIN, _GAIN * short.left):
         return [nearest]
     search.drop("training", "no smaller structure comes near enough to the goal")
     return []

@@ -17,7 +17,7 @@ from burnish.techniques.fuse import Fuse
 _CONTENDERS = 4
 _FAMILIES = 3
 _SCREENING_SHARE = 0.5  # of the budget, after which no further recipe is tried
-_ALIKE_RATIO = 1.25  # threads that gain or lose less are tried again in the finals
+_ALIKE_RATIO = 1.4  # threads that gain or lose less are tried again: cores are shared, now and then
 _SLOWER_RATIO = 1.3  # a family this much slower than the fastest is dropped in screening
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -16,7 +17,9 @@ from burnish.techniques.prune.channels import PruneChannels
 
 _LADDER = (0.3, 0.5, 0.7)  # shares of the multiply-accumulates that are tried
 _LEAST_LEFT = 0.1  # of the latency or size: who needs less needs another network
-_MARGIN = 0.92  # of the ratio aimed at: all of what is measured at last, interval too, must be in
+MARGIN = 0.92
+"""Of a latency aimed at: of what is measured at last, the whole interval must be in."""
+_BLOCK_LADDER = (0.5, 0.75, 1.0, 1.5)  # of the blocks that would do if all took as long
 _BLOCKS_TOO = 0.35  # from this share on, blocks and channels are cut together as well
 
 
@@ -59,16 +62,18 @@ def shortfall(
 
     The interval of a metric would narrow with more samples. That of a latency has had the
     time that there was, and a network that is a little smaller settles it: so its worse end
-    counts, unless it was `raced_briefly` (and its interval is wide for that reason alone).
+    counts. Where it was `raced_briefly` it is wide for that reason alone, and its value
+    counts, with a margin.
     """
     own, base = candidate.measured, fp32.measured
     latency = size = 1.0
     if goal.max_latency_ms is not None and "latency" in own:
         one = own["latency"]
-        latency = goal.max_latency_ms / (one.value if raced_briefly else one.high)
+        latency = goal.max_latency_ms / (one.value / MARGIN if raced_briefly else one.high)
     if goal.min_speedup is not None and "speedup" in own:
         one = own["speedup"]
-        latency = min(latency, (one.value if raced_briefly else one.low) / goal.min_speedup)
+        speedup = one.value * MARGIN if raced_briefly else one.low
+        latency = min(latency, speedup / goal.min_speedup)
     if "size" in own:
         if goal.max_size_bytes is not None:
             size = goal.max_size_bytes / own["size"].value
@@ -96,23 +101,26 @@ class Structure:
     steps: tuple[Technique, ...]
 
 
-def structures(short: Shortfall, lead: Entry) -> list[Structure]:
+def structures(short: Shortfall, lead: Entry, blocks: int) -> list[Structure]:
     """Returns what to try, for the engine and threads of the int8 model that falls short.
 
-    What is cut soonest comes first. Empty where no more than a tenth of its latency or size
-    may stay.
+    `blocks` are the residual blocks of the network, some of which may be dropped: one after
+    the other, so that a structure of fewer is a step on the way. What is cut soonest comes
+    first. Empty where no more than a tenth of its latency or size may stay.
     """
     if short.left < _LEAST_LEFT:
         return []
     engine, threads = lead.engine.name, lead.setting.threads
     channels = PruneChannels(importance="taylor", engine=engine, threads=threads, seconds=8.0)
-    blocks = PruneBlocks(samples=128, engine=engine, threads=threads, seconds=4.0)
+    block = PruneBlocks(samples=128, engine=engine, threads=threads, seconds=4.0)
     found = []
     amount = 0.0
     if short.latency_ratio < 1:
         amount = _amount(short.latency_ratio)
-        out = (replace(blocks, amount=amount, of="latency"),)
-        found.append(Structure("blocks", f"blocks −{100 * amount:.0f} % latency", out))
+        for count in sorted({math.ceil(share * amount * blocks) for share in _BLOCK_LADDER}):
+            if 0 < count < blocks:
+                words = f"{count} of {blocks} blocks dropped"
+                found.append(Structure("blocks", words, (block,) * count))
         steps = (replace(channels, amount=amount, of="latency"),)
         found.append(
             Structure("channels by latency", f"channels −{100 * amount:.0f} % latency", steps)
@@ -120,7 +128,7 @@ def structures(short: Shortfall, lead: Entry) -> list[Structure]:
         if amount >= _BLOCKS_TOO:
             half = round(1 - (1 - amount) ** 0.5, 3)
             both = (
-                replace(blocks, amount=half, of="latency"),
+                replace(block, amount=half, of="latency"),
                 replace(channels, amount=half, of="latency"),
             )
             name = f"blocks and channels −{100 * amount:.0f} % latency"
@@ -139,4 +147,4 @@ def structures(short: Shortfall, lead: Entry) -> list[Structure]:
 
 def _amount(ratio: float) -> float:
     """Returns the share to cut so that `ratio` is left, with a margin."""
-    return round(1 - _MARGIN * ratio, 3)
+    return round(1 - MARGIN * ratio, 3)

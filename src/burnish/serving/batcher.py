@@ -41,10 +41,10 @@ from burnish.serving.admission import (
 from burnish.serving.batching import Batching
 from burnish.serving.lane import Entry, Key, Lane, ServedShape
 from burnish.serving.latency_model import LatencyModel
+from burnish.serving.picking import pick
 from burnish.serving.request import Axes, Batch, Part, Request
 
 _MOST_RESERVED = 1 / 3
-_ROUNDING_MS = 1e-6  # sums of times differ in their last digits by the order of adding
 
 
 class Dispatch(NamedTuple):
@@ -308,12 +308,12 @@ class Batcher:
         """
         latency = lane.shape.latency
         size = lane.next_size()
-        chosen, late = _pick(lane, size, now_ms + latency.expected_ms(size))
+        chosen, late = pick(lane, size, now_ms, latency.expected_ms(size))
         while not chosen and size > 1:
             size //= 2
-            chosen, late = _pick(lane, size, now_ms + latency.expected_ms(size))
+            chosen, late = pick(lane, size, now_ms, latency.expected_ms(size))
         if not chosen:
-            chosen, late = _pick(lane, 1, now_ms + latency.hoped_ms(1))
+            chosen, late = pick(lane, 1, now_ms, latency.hoped_ms(1))
         for entry in late:
             self._leave(entry)
         if not chosen:
@@ -358,24 +358,3 @@ class Batcher:
     def _forget(self, entry: Entry) -> None:
         self._leave(entry)
         del self._entries[entry.request.id]
-
-
-def _pick(lane: Lane, size: int, finish_ms: float) -> tuple[list[tuple[Entry, int]], list[Entry]]:
-    """Returns the first `size` rows that are due from `finish_ms` on, and who is due before.
-
-    Rows are given as entries with how many of theirs; of those due before, only the ones
-    that stand before the last row taken.
-    """
-    chosen: list[tuple[Entry, int]] = []
-    late: list[Entry] = []
-    room = size
-    for entry in lane.entries:
-        if not room:
-            break
-        if entry.request.deadline_ms < finish_ms - _ROUNDING_MS:
-            late.append(entry)
-            continue
-        rows = min(room, entry.waiting_rows)
-        chosen.append((entry, rows))
-        room -= rows
-    return chosen, late

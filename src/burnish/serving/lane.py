@@ -35,6 +35,8 @@ class Entry:
     key: Key
     waiting_rows: int
     """Not yet in a batch; the last ones of the request."""
+    passed_over: bool = False
+    """Whether one behind it ran first, being nearer in size to the first in line."""
     running_batches: set[int] = field(default_factory=set)
 
 
