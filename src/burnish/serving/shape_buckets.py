@@ -11,7 +11,7 @@ from itertools import pairwise
 from burnish.core.errors import Misuse
 from burnish.serving.request import Axes
 
-_STEP = 8
+_STEP = 4
 """Sizes are rounded up to multiples of it, so that engines see few shapes, again and again."""
 
 
