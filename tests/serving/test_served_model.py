@@ -116,7 +116,7 @@ def test_outputs_lose_the_padding_of_their_axes() -> None:
             np.testing.assert_array_equal((await future).outputs["y"], np.maximum(x, 0))
         alone, together = (shape["x"] for shape in session.shapes)
         assert alone == (1, 5)
-        assert together == (2, 16), "11 of at most 16, to the next multiple of 8"
+        assert together == (2, 12), "11 of at most 16, to the next multiple of 4"
         await one.retire()
 
     asyncio.run(run())
@@ -129,11 +129,11 @@ def test_a_batch_is_padded_to_what_meets_in_it(sizes: list[int]) -> None:
     bucket = padding.bucket((("length", max(sizes)),))
     ((_, padded),) = fitting(bucket, [(("length", size),) for size in sizes])
     assert max(sizes) <= padded <= bucket[0][1]
-    assert padded < max(sizes) + 8
+    assert padded < max(sizes) + 4
     if len(sizes) == 1:
         assert padded == sizes[0]
     elif padded != bucket[0][1]:
-        assert padded % 8 == 0
+        assert padded % 4 == 0
 
 
 def test_an_engine_that_fails_fails_the_requests_of_its_batch_only() -> None:
