@@ -150,7 +150,7 @@ def _settled(field: Field, timed: Mapping[str, Timed]) -> Field:
         field.eager,
         [fastest(entry) for entry in field.others],
         [fastest(entry) for entry in field.contenders],
-        field.shown,
+        [fastest(entry) for entry in field.shown],
     )
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from burnish.core.candidate import Candidate
 from burnish.core.recipe import Recipe
@@ -66,7 +66,13 @@ def pruned(
         if short.smaller:
             made = with_resources(search.bench, made, entry)
         missing = shortfall(made, base, search.goal, raced_briefly=True)
-        form = Form(structure.name, structure.steps, entry)
+        others = [
+            one.setting
+            for other, one in running
+            if other is structure and one.setting != entry.setting
+        ]
+        # All are raced again at last: how much a second core is worth may change by then.
+        form = Form(structure.name, structure.steps, replace(entry, rivals=tuple(others)))
         near.append((missing.left, form))
         if not missing.structural:
             enough.setdefault(structure.kind, form)
@@ -75,7 +81,8 @@ def pruned(
     if enough:
         return list(enough.values())
     left, nearest = max(near, key=lambda one: one[0], default=(0.0, None))
-    if nearest is not None and left >= min(MARGIN, _GAIN * short.left):
+    comes_near = short.left < 1 and left >= min(MARGIN, _GAIN * short.left)
+    if nearest is not None and comes_near:
         return [nearest]
     search.drop("training", "no smaller structure comes near enough to the goal")
     return []

@@ -166,10 +166,8 @@ def _optimized(
 
 def _stages(found: Finals, stages: Sequence[Stage]) -> tuple[tuple[str, Candidate], ...]:
     """Returns the stages as measured, the baseline first; empty when nothing was trained."""
-    measured = {entry.key: candidate for entry, candidate in (*found.rows, *found.shown)}
-    told = [
-        (f"+ {stage.added}", measured[stage.entry.key])
-        for stage in stages
-        if stage.entry.key in measured
-    ]
+    rows = (*found.rows, *found.shown)  # in the fastest settings, not those of the stages
+    measured = {(entry.model.digest, entry.engine): candidate for entry, candidate in rows}
+    made = [(stage.added, (stage.entry.model.digest, stage.entry.engine)) for stage in stages]
+    told = [(f"+ {added}", measured[key]) for added, key in made if key in measured]
     return (("baseline", found.fp32), *told) if told else ()

@@ -21,6 +21,7 @@ from burnish.optimizing.search import Search
 from burnish.techniques.quantize.aware import QuantizeAware
 
 _TRIAL_SHARE = 0.1  # of the time, for each form's first lesson
+_FAR_RATIO = 4.0  # a form's error untaught, against the least, from which it gets no lesson
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,11 @@ def taught(
 ) -> Taught | None:
     """Returns the form that learns best, distilled and quantized; None, noted, without time.
 
-    Where there are several, each is taught for a tenth of the time, and the one whose int8
-    outputs are nearest to those of `fp32` for the rest. When it is spent, no further
-    way to quantize is tried.
+    Where several are left that are not far behind another, each is taught for a tenth of the
+    time, and the one whose int8 outputs are nearest to those of `fp32` for the rest. When it
+    is spent, no further way to quantize is tried.
     """
+    forms = _near(search, fp32, forms)
     if len(forms) == 1:
         before = after = forms[0]
     else:
@@ -67,6 +69,23 @@ def taught(
         is_late=lambda: time.left_s <= 0,
     )
     return Taught(before, Form(after.name, steps, best[0])) if best else None
+
+
+def _near(search: Search, fp32: Entry, forms: Sequence[Form]) -> list[Form]:
+    """Returns the forms that are not far behind another before any lesson."""
+    errors = [search.bench.fidelity(form.entry, fp32)[0] for form in forms]
+    least = min(errors)
+    near = []
+    for error, form in zip(errors, forms, strict=True):
+        if error <= _FAR_RATIO * least:
+            near.append(form)
+        else:
+            search.drop(
+                f"{form.name} distilled int8",
+                "another is nearer to the original before it is taught: relative squared error "
+                f"{least:.2g} against {error:.2g}",
+            )
+    return near
 
 
 def _trials(
