@@ -59,6 +59,14 @@ def test_one_stall_hardly_moves_it() -> None:
     assert model.promised_ms(8) < 13.0
 
 
+@pytest.mark.parametrize("ms", [5e-324, 1e308])
+def test_one_time_however_small_or_large_hardly_moves_it(ms: float) -> None:
+    model = taught(LatencyModel(LINEAR), 200, 1.0, 4)
+    model.update(4, ms)
+    taught(model, 200, 1.0, 4)
+    assert model.expected_ms(4) == pytest.approx(8.0, rel=0.05)
+
+
 def test_a_size_that_was_slow_once_is_tried_again() -> None:
     model = taught(LatencyModel(LINEAR), 100, 1.0, 4, 8, 16)
     for _ in range(20):

@@ -142,10 +142,11 @@ class LatencyModel:
                 f"expected a batch of 1 to {self.max_batch_size} and a time above 0 ms, got "
                 f"{batch_size} and {ms}"
             )
-        surprise = ms / self._expected_ms[batch_size - 1]
-        self._surprises.append(surprise)
-        known = math.log(self._expected_ms[batch_size - 1] / self._table_ms[batch_size - 1])
-        seen = known + min(max(math.log(surprise), -_LARGEST_STEP), _LARGEST_STEP)
+        expected_ms = self._expected_ms[batch_size - 1]
+        self._surprises.append(ms / expected_ms)
+        known = math.log(expected_ms / self._table_ms[batch_size - 1])
+        step = math.log(ms) - math.log(expected_ms)  # the ratio itself may round to 0
+        seen = known + min(max(step, -_LARGEST_STEP), _LARGEST_STEP)
         self._weights *= self._decay
         self._sums *= self._decay
         self._table_calls *= self._decay
