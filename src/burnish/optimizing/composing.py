@@ -4,8 +4,9 @@
 1. Smaller structures are cut, quantized without any training, and raced: what a network
    takes depends on its structure alone. Of each kind the gentlest that is fast and small
    enough goes on.
-2. Where several are left, each is distilled for a tenth of the time; the one whose int8
-   form is nearest to the original goes on.
+2. Those that are far behind another untaught are left out. Where several are left, each is
+   distilled for a tenth of the time; the one whose int8 form is nearest to the original goes
+   on.
 3. It is distilled from the original, without labels, for most of the time left, and
    quantized in several ways, of which the most faithful is kept.
 4. Where its metric is still too low, quantization-aware training has the rest of the time.

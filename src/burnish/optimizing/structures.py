@@ -19,6 +19,7 @@ _LADDER = (0.3, 0.5, 0.7)  # shares of the multiply-accumulates that are tried
 _LEAST_LEFT = 0.1  # of the latency or size: who needs less needs another network
 MARGIN = 0.92
 """Of a latency aimed at: of what is measured at last, the whole interval must be in."""
+_SIZE_MARGIN = 0.95  # of a size aimed at: scales and alignment come on top of the weights
 _BLOCK_LADDER = (0.5, 0.75, 1.0, 1.5)  # of the blocks that would do if all took as long
 _BLOCKS_TOO = 0.35  # from this share on, blocks and channels are cut together as well
 
@@ -112,11 +113,11 @@ def structures(short: Shortfall, lead: Entry, blocks: int) -> list[Structure]:
         return []
     engine, threads = lead.engine.name, lead.setting.threads
     channels = PruneChannels(importance="taylor", engine=engine, threads=threads, seconds=8.0)
-    block = PruneBlocks(samples=128, engine=engine, threads=threads, seconds=4.0)
+    block = PruneBlocks(samples=128)
     found = []
     amount = 0.0
     if short.latency_ratio < 1:
-        amount = _amount(short.latency_ratio)
+        amount = _amount(short.latency_ratio, MARGIN)
         for count in sorted({math.ceil(share * amount * blocks) for share in _BLOCK_LADDER}):
             if 0 < count < blocks:
                 words = f"{count} of {blocks} blocks dropped"
@@ -128,13 +129,15 @@ def structures(short: Shortfall, lead: Entry, blocks: int) -> list[Structure]:
         if amount >= _BLOCKS_TOO:
             half = round(1 - (1 - amount) ** 0.5, 3)
             both = (
-                replace(block, amount=half, of="latency"),
+                replace(
+                    block, amount=half, of="latency", engine=engine, threads=threads, seconds=4.0
+                ),
                 replace(channels, amount=half, of="latency"),
             )
             name = f"blocks and channels −{100 * amount:.0f} % latency"
             found.append(Structure("blocks and channels", name, both))
     if short.size_ratio < 1:
-        share = _amount(short.size_ratio)
+        share = _amount(short.size_ratio, _SIZE_MARGIN)
         steps = (replace(channels, amount=share, of="size"),)
         found.append(Structure("channels by size", f"channels −{100 * share:.0f} % size", steps))
         amount = amount or share
@@ -145,6 +148,6 @@ def structures(short: Shortfall, lead: Entry, blocks: int) -> list[Structure]:
     return found
 
 
-def _amount(ratio: float) -> float:
+def _amount(ratio: float, margin: float) -> float:
     """Returns the share to cut so that `ratio` is left, with a margin."""
-    return round(1 - MARGIN * ratio, 3)
+    return round(1 - margin * ratio, 3)

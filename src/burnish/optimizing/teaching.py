@@ -73,19 +73,23 @@ def taught(
 
 def _near(search: Search, fp32: Entry, forms: Sequence[Form]) -> list[Form]:
     """Returns the forms that are not far behind another before any lesson."""
-    errors = [search.bench.fidelity(form.entry, fp32)[0] for form in forms]
-    least = min(errors)
-    near = []
-    for error, form in zip(errors, forms, strict=True):
-        if error <= _FAR_RATIO * least:
-            near.append(form)
-        else:
+    if len(forms) == 1:
+        return list(forms)
+    measured: list[tuple[float, Form]] = []
+    for form in forms:
+        try:
+            measured.append((search.bench.fidelity(form.entry, fp32)[0], form))
+        except Unsupported as failure:
+            search.drop(f"{form.name} distilled int8", str(failure))
+    least = min((error for error, _ in measured), default=0.0)
+    for error, form in measured:
+        if error > _FAR_RATIO * least:
             search.drop(
                 f"{form.name} distilled int8",
                 "another is nearer to the original before it is taught: relative squared error "
                 f"{least:.2g} against {error:.2g}",
             )
-    return near
+    return [form for error, form in measured if error <= _FAR_RATIO * least]
 
 
 def _trials(

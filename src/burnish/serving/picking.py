@@ -6,7 +6,8 @@ those go with it that are nearest to it in size, so that little is padded. Nobod
 for that: who was passed over once comes before those that are like the first; and nobody is
 passed over whose deadline would not allow one batch more, nor for one of a lower priority.
 
-Sequences of like length are put together as in Fang et al., "TurboTransformers", 2021, §5.
+Fang et al., "TurboTransformers", 2021 (arXiv:2010.05680), part all that waits into batches by
+length, of the least time in all; here the order of arrival counts, and one batch is formed.
 """
 
 from __future__ import annotations
