@@ -177,6 +177,23 @@ def test_percentile_coverage(q: float) -> None:
     assert 0.92 <= holds([one for one in drawn if one is not None], truth) <= 0.99
 
 
+@given(st.integers(21, 3000), st.floats(0.01, 0.99), st.sampled_from([0.9, 0.95, 0.99]))
+def test_percentile_ends_are_scipys_binomial_quantiles(n: int, q: float, level: float) -> None:
+    found = percentile_interval(np.arange(n), q, level)
+    if n * min(q, 1 - q) < 10:
+        assert found is None
+        return
+    low, high = stats.binom.ppf([(1 - level) / 2, (1 + level) / 2], n, q)
+    assert found == (max(0, low - 1), min(n - 1, high))
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=40))
+def test_the_means_interval_is_scipys(values: list[float]) -> None:
+    low, high = mean_interval(values)
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    assert (low, high) == pytest.approx((np.mean(values) - half, np.mean(values) + half), abs=1e-9)
+
+
 def test_median_and_mean_coverage() -> None:
     rng = np.random.default_rng(5)
     samples = rng.normal(7, 1, (400, 9))

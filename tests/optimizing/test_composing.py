@@ -54,8 +54,9 @@ def composed(tmp_path_factory):
             digits_net.network(),
             trainable(),
             GOAL,
-            budget=90,
+            budget=120,
             engines=[OnnxRuntime()],
+            threads=1,
             store=store,
         )
         return done, sum(1 for _ in store.root.glob("*/*"))

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from burnish.core.errors import Unsupported
+from burnish.optimizing import teaching
 from burnish.optimizing.forms import Form
 from burnish.optimizing.teaching import _near
 
@@ -47,3 +48,16 @@ def test_those_far_behind_get_no_lesson_and_it_is_said_why(errors, near):
     assert [form.name for form in _near(search, SimpleNamespace(), forms)] == near
     assert set(search.noted) == {f"{name} distilled int8" for name in errors if name not in near}
     assert all(search.noted.values())
+
+
+def test_where_the_first_lessons_took_all_the_time_what_they_taught_is_kept(monkeypatch):
+    forms = [Form(name, (), name) for name in "ab"]
+    begun = Form("b", (), "b begun")
+    monkeypatch.setattr(teaching, "_trials", lambda *_: [(0.1, forms[1], begun)])
+    monkeypatch.setattr(teaching, "_distillation", lambda *_: None)  # no time for a longer one
+    time = SimpleNamespace(seconds_for=lambda stage: 0.0)
+    search = Search({"a": 0.5, "b": 0.5})
+    done = teaching.taught(search, SimpleNamespace(), forms, time, SimpleNamespace())
+    assert done == teaching.Taught(forms[1], begun)
+    alone = teaching.taught(search, SimpleNamespace(), forms[:1], time, SimpleNamespace())
+    assert alone is None  # nothing was taught

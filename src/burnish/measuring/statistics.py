@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, stats
+from scipy import special
 
 from burnish.core.errors import Misuse
 
@@ -85,7 +85,7 @@ def bootstrap_by_session(
             np.concatenate([part[rng.integers(0, len(part), len(part))] for part in parts])
         )
     spread = float(np.std(np.log(drawn))) * math.sqrt(n / (n - 1))
-    half = spread * float(stats.t.ppf((1 + level) / 2, n - 1))
+    half = spread * float(special.stdtrit(n - 1, (1 + level) / 2))
     return centre * math.exp(-half), centre * math.exp(half)
 
 
@@ -124,6 +124,8 @@ def paired_binary(
     Source: Tango, "Equivalence test and confidence interval for the difference in
     proportions for the paired-sample design", 1998, equations 6 to 11.
     """
+    from scipy.optimize import brentq  # here: it takes as long to load as all else of scipy
+
     base = np.asarray(base_correct, bool)
     candidate = np.asarray(candidate_correct, bool)
     if base.shape != candidate.shape or base.ndim != 1 or not len(base):
@@ -134,7 +136,7 @@ def paired_binary(
     n = len(base)
     lost = int((base & ~candidate).sum())
     won = int((~base & candidate).sum())
-    z = float(stats.norm.ppf((1 + level) / 2))
+    z = float(special.ndtri((1 + level) / 2))
     drop = (lost - won) / n
 
     def score(difference: float) -> float:
@@ -143,9 +145,9 @@ def paired_binary(
     low, high = -1.0, 1.0
     edge = 1e-12
     if score(-1 + edge) > z:
-        low = optimize.brentq(lambda d: score(d) - z, -1 + edge, min(drop, 1 - edge))
+        low = brentq(lambda d: score(d) - z, -1 + edge, min(drop, 1 - edge))
     if score(1 - edge) < -z:
-        high = optimize.brentq(lambda d: score(d) + z, max(drop, -1 + edge), 1 - edge)
+        high = brentq(lambda d: score(d) + z, max(drop, -1 + edge), 1 - edge)
     return 100 * drop, 100 * low, 100 * high
 
 
@@ -174,7 +176,7 @@ def mcnemar(lost: int, won: int) -> float:
     """
     if lost + won == 0:
         return 1.0
-    return min(1.0, 2 * float(stats.binom.cdf(min(lost, won), lost + won, 0.5)))
+    return min(1.0, 2 * float(special.bdtr(min(lost, won), lost + won, 0.5)))
 
 
 def wilson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -188,7 +190,7 @@ def wilson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
     """
     if not 0 <= k <= n or n == 0:
         raise Misuse(f"a proportion needs 0 ≤ k ≤ n and n above 0, got {k} of {n}")
-    z = float(stats.norm.ppf((1 + level) / 2))
+    z = float(special.ndtri((1 + level) / 2))
     centre = (k + z * z / 2) / (n + z * z)
     half = z / (n + z * z) * math.sqrt(k * (n - k) / n + z * z / 4)
     # Rounding must not push the ends past certainty.
@@ -224,16 +226,23 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float]
     array = np.asarray(values, np.float64)
     if len(array) < 2:
         return -math.inf, math.inf
-    half = float(stats.t.ppf((1 + level) / 2, len(array) - 1)) * float(stats.sem(array))
+    error = float(array.std(ddof=1)) / math.sqrt(len(array))
+    half = float(special.stdtrit(len(array) - 1, (1 + level) / 2)) * error
     return float(array.mean()) - half, float(array.mean()) + half
 
 
 def _order_statistics(ordered: Floats, q: float, level: float) -> tuple[float, float]:
     n = len(ordered)
     tail = (1 - level) / 2
-    low = int(stats.binom.ppf(tail, n, q)) - 1
-    high = int(stats.binom.ppf(1 - tail, n, q))
+    low = _binomial_quantile(tail, n, q) - 1
+    high = _binomial_quantile(1 - tail, n, q)
     return float(ordered[max(0, low)]), float(ordered[min(n - 1, high)])
+
+
+def _binomial_quantile(share: float, n: int, p: float) -> int:
+    """Returns the least count that n trials of probability p reach or stay below so often."""
+    count: int = max(0, math.ceil(special.bdtrik(share, n, p)))
+    return count - 1 if count > 0 and special.bdtr(count - 1, n, p) >= share else count
 
 
 def _ends(drawn: Floats, level: float) -> tuple[float, float]:

@@ -22,6 +22,8 @@ from burnish.optimizing.search import Search
 _DISTURBED = 0.05  # of the time measured that threads waited for a core
 _NEWCOMERS = 2  # that training adds: what was distilled, and what was trained quantized
 _LONGER = 1.2  # a race with them takes than one without
+_RACE_SHARE = 0.4  # of the budget, when these finals are surely the last
+_RACE_SHARE_OF_TWO = 0.22  # when there may have to be training, and finals again
 
 
 @dataclass(frozen=True)
@@ -59,14 +61,18 @@ class Finals:
     again_s: float
 
 
-def finals(search: Search, field: Field) -> Finals:
-    """Returns what is measured of all, and the choice. Raises `Unsupported` without a baseline."""
+def finals(search: Search, field: Field, *, may_follow: bool) -> Finals:
+    """Returns what is measured of all, and the choice. Raises `Unsupported` without a baseline.
+
+    `may_follow`: whether training and other finals may follow, for which time must be left.
+    """
     bench, task = search.bench, search.bench.task
     mark, began = len(search.passed), search.budget.spent_s
     taking_part = [*field.eager, field.fp32, *field.others, *field.contenders, *field.shown]
     rivals = {one.key: one for entry in taking_part for one in entry.in_each_setting()}
     baselines = [one.key for one in field.fp32.in_each_setting()]
-    timed = search.race("racing", list(rivals.values()), baselines, 0.4)
+    share = _RACE_SHARE_OF_TWO if may_follow else _RACE_SHARE
+    timed = search.race("racing", list(rivals.values()), baselines, share)
     raced = search.budget.spent_s
     field = _settled(field, timed)
     fp32 = field.fp32
@@ -133,7 +139,7 @@ def finals(search: Search, field: Field) -> Finals:
         status=status,
         passed=passed,
         warnings=tuple(_disturbance(timed.values())),
-        again_s=_LONGER * (raced - began)
+        again_s=min(_LONGER * (raced - began), share * search.budget.total_s)
         + _NEWCOMERS * (search.budget.spent_s - raced) / (1 + len(kept)),
     )
 

@@ -28,7 +28,8 @@ _LEAST_BATCHES = 30  # fewer teach nothing
 _MOST_EPOCHS = 300
 _SIDE = 16
 _TIMED_BATCHES = 4
-_TIMED_EPOCHS = 4
+_TIMED_S = 0.5  # what more epochs must take more, or a hiccup would tell the pace
+_LONGER = 4  # times the epochs, as long as they do not
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,10 @@ def pace(bench: Bench, model: Model, lesson: Lesson) -> Pace:
 
 
 def _batch_s(bench: Bench, model: Model, lesson: Lesson) -> float:
-    """Returns the seconds of one batch: what more epochs take more, over their batches."""
+    """Returns the seconds of one batch: what more epochs take more, over their batches.
+
+    So many more that it shows: an epoch of a small network is shorter than many a pause.
+    """
     task = bench.context.need_task("training")
     samples, _ = training_samples(task)
     size = lesson.batch_size
@@ -106,8 +110,12 @@ def _batch_s(bench: Bench, model: Model, lesson: Lesson) -> float:
         return time.monotonic() - began
 
     spent(1)  # the first loads PyTorch
-    batches = math.ceil(len(few) / size) * (_TIMED_EPOCHS - 1)
-    return max((spent(_TIMED_EPOCHS) - spent(1)) / batches, 1e-4)
+    once = spent(1)
+    epochs, more = 1, 0.0
+    while more < _TIMED_S and epochs < _MOST_EPOCHS:
+        epochs *= _LONGER
+        more = spent(epochs) - once
+    return max(more / (math.ceil(len(few) / size) * (epochs - 1)), 1e-6)
 
 
 def _takes_images(model: Model) -> bool:

@@ -91,14 +91,15 @@ def optimize(
         setting = Setting(max(search.threads))
         eager = [Entry(f"{source.name} eager", bench.original, source, setting)]
     field = Field(fp32, eager, others, faithful(search, fp32, kept))
-    found = finals(search, field)
+    may_train = recipes is None and task is not None and task.training is not None
+    found = finals(search, field, may_follow=may_train)
     field, fp32 = found.field, found.field.fp32
     stages: list[Stage] = []
     if recipes is None and found.status != "met":
         stages = compose(search, fp32, found)
     if stages:
         field = _with(field, stages)
-        found = finals(search, field)
+        found = finals(search, field, may_follow=may_train)
     return _optimized(search, field, found, stages, command)
 
 

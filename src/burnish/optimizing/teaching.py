@@ -42,8 +42,9 @@ def taught(
     """Returns the form that learns best, distilled and quantized; None, noted, without time.
 
     Where several are left that are not far behind another, each is taught for a tenth of the
-    time, and the one whose int8 outputs are nearest to those of `fp32` for the rest. When it
-    is spent, no further way to quantize is tried.
+    time, and the one whose int8 outputs are nearest to those of `fp32` for the rest; where
+    that took all of it, the first lesson is what it learns. When the time is spent, no further
+    way to quantize is tried.
     """
     forms = _near(search, fp32, forms)
     if len(forms) == 1:
@@ -56,7 +57,7 @@ def taught(
         _, before, after = tried[0]
     lesson = _distillation(search, after, time.seconds_for("distillation"), samples)
     if lesson is None:
-        return None
+        return Taught(before, after) if after is not before else None
     steps = (*after.steps, lesson)
     fuse, static = quantizing(after.entry)
     name = f"{after.name} distilled int8"
