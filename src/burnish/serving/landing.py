@@ -51,8 +51,9 @@ class Landing:
             self._allot()
         assert self._memory is not None
         first = self._next if self._next + n <= self._n else 0
-        if not all(self._free(row) for row in range(first, first + n)):
-            return None
+        for held in self._held[first : first + n]:
+            if held is not None and held() is not None:
+                return None
         self._next = first + n
         size = self._row_bytes
         view = self._memory[first * size : (first + n) * size]
@@ -87,10 +88,6 @@ class Landing:
             for (start, _), piece in zip(starts, pieces, strict=True)
         ]
         return self._rows[first:end], placed
-
-    def _free(self, row: int) -> bool:
-        held = self._held[row]
-        return held is None or held() is None
 
     def _allot(self) -> None:
         size = self._n * self._row_bytes

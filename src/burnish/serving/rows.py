@@ -20,6 +20,7 @@ from burnish.serving.oip.faults import Fault
 from burnish.serving.request import Axes
 
 Arrays = Mapping[str, NDArray[Any]]
+_MOST_KNOWN = 512
 TEXT = "object"
 """The dtype of strings in a signature."""
 
@@ -61,6 +62,16 @@ class Rows:
 
         Raises `Fault` that lists every way in which they do not.
         """
+        asked = tuple([(name, array.dtype, array.shape) for name, array in inputs.items()])
+        known = self._known.get(asked)
+        if known is None:
+            known = self._checked(inputs)
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[asked] = known
+        return known
+
+    def _checked(self, inputs: Arrays) -> Shape:
         faults: list[str] = []
         sizes: dict[str, tuple[int, str]] = {}
         size_bytes = 0
@@ -143,6 +154,11 @@ class Rows:
             spec.name: outputs[spec.name][(rows, *(_part(size, sizes) for size in spec.shape[1:]))]
             for spec in self.signature.outputs
         }
+
+    @cached_property
+    def _known(self) -> dict[tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...], Shape]:
+        """What inputs of these names, dtypes and shapes are; those that fit, and not too many."""
+        return {}
 
     @cached_property
     def _texts(self) -> frozenset[str]:

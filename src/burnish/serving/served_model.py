@@ -41,6 +41,7 @@ _log = logging.getLogger(__name__)
 
 _WARM_UP_S = 5.0
 _LARGE_BODY_BYTES = 64 * 1024
+_TAKEN = contextlib.nullcontext()
 
 
 class Answer(NamedTuple):
@@ -148,16 +149,18 @@ class ServedModel:
             if rows > 1 and time.monotonic() > until_s:
                 break
 
-    @contextlib.contextmanager
-    def awaiting_body(self, size_bytes: int) -> Iterator[None]:
+    def awaiting_body(self, size_bytes: int) -> contextlib.AbstractContextManager[None]:
         """Where the body of a request is received, which has `size_bytes`.
 
         Raises `Refused` at once when it could not be answered in time whatever it holds: to
         receive a large body only to refuse it would cost the others their time.
         """
         if size_bytes < _LARGE_BODY_BYTES or self._shapes.free_axes:
-            yield
-            return
+            return _TAKEN
+        return self._awaiting_large_body()
+
+    @contextlib.contextmanager
+    def _awaiting_large_body(self) -> Iterator[None]:
         with self._lock:
             rejection = self._batcher.foresee(self._coming, now_ms())
         if rejection is not None:

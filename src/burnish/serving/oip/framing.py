@@ -96,8 +96,8 @@ def split(
     header_length: str | bytes | int | None,
     limits: Limits,
     behind: memoryview | None = None,
-) -> tuple[dict[str, Any], Sections]:
-    """Returns the JSON object at the start of `body`, and the bytes behind it, not copied.
+) -> tuple[memoryview, Sections]:
+    """Returns the JSON at the start of `body`, for `parse`, and the bytes behind it: views.
 
     behind: those bytes, where `body` has only the JSON.
     """
@@ -110,10 +110,9 @@ def split(
             "send the tensors as binary data",
             TOO_LARGE,
         )
-    document = parse(whole[:size])
     if behind is None and length is not None:
         behind = whole[length:]
-    return document, Sections(behind)
+    return whole[:size], Sections(behind)
 
 
 def parse(raw: Buffer) -> dict[str, Any]:
@@ -133,13 +132,18 @@ def parse(raw: Buffer) -> dict[str, Any]:
 
 def join(document: Mapping[str, Any], sections: Sequence[memoryview] | None) -> Encoded:
     """Returns the body of a document and its tensors' bytes (None: no tensor is binary)."""
-    try:
-        header = _JSON.encode(document).encode()
-    except (ValueError, TypeError) as error:
-        raise Fault(f"the message cannot be written as JSON: {error}", OUR_FAULT) from error
+    header = as_json(document)
     if sections is None:
         return Encoded((header,), None)
     return Encoded((header, *(section for section in sections if len(section))), len(header))
+
+
+def as_json(value: object) -> bytes:
+    """Returns a value as JSON, or raises `Fault`."""
+    try:
+        return _JSON.encode(value).encode()
+    except (ValueError, TypeError) as error:
+        raise Fault(f"the message cannot be written as JSON: {error}", OUR_FAULT) from error
 
 
 def text(value: object, where: str) -> str:

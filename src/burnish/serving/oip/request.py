@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from burnish.serving.oip.faults import Fault, shown
@@ -17,14 +18,25 @@ from burnish.serving.oip.framing import (
     flag,
     join,
     parameters,
+    parse,
     split,
     text,
 )
-from burnish.serving.oip.tensors import Tensor, read_tensors, refuse_shared_memory, write_tensors
+from burnish.serving.oip.tensors import (
+    Declared,
+    Tensor,
+    declared_tensors,
+    read_tensors,
+    refuse_shared_memory,
+    write_tensors,
+)
 
 _ALL_BINARY = "binary_data_output"
 _BINARY = "binary_data"
 _CLASSIFICATION = "classification"
+
+_KNOWN_HEADS, _KNOWN_BYTES = 256, 1024
+"""JSON documents that are kept read, and the length of the largest."""
 
 
 class RequestedOutput(NamedTuple):
@@ -63,6 +75,16 @@ class InferRequest(NamedTuple):
         return self.outputs
 
 
+class _Head(NamedTuple):
+    """What the JSON document of a request says."""
+
+    inputs: tuple[Declared, ...]
+    outputs: tuple[RequestedOutput, ...]
+    id: str | None
+    binary_outputs: bool
+    parameters: Mapping[str, Parameter]
+
+
 _NO_LIMITS_GIVEN = Limits()
 
 
@@ -85,19 +107,16 @@ def decode_request(
     array([1. , 2.5], dtype=float32)
     """
     document, sections = split(body, header_length, limits, behind)
-    own = parameters(document.get("parameters"), "the request")
-    binary_outputs = flag(own, _ALL_BINARY, False, "the request")
-    listed = document.get("outputs")
-    outputs = entries(listed, "output", limits) if listed is not None else []
-    identifier = document.get("id")
-    if "inputs" not in document:
-        raise Fault("the request has no inputs: expected an array of tensors")
+    if header_length is not None and len(document) <= _KNOWN_BYTES:
+        head = _known_head(bytes(document), limits)
+    else:
+        head = _head(document, limits)
     return InferRequest(
-        inputs=read_tensors(document["inputs"], "input", sections, limits),
-        outputs=tuple(_output(entry, binary_outputs) for entry in outputs),
-        id=None if identifier is None else text(identifier, "id"),
-        binary_outputs=binary_outputs,
-        parameters=own,
+        read_tensors(head.inputs, sections),
+        head.outputs,
+        head.id,
+        head.binary_outputs,
+        head.parameters,
     )
 
 
@@ -114,6 +133,28 @@ def encode_request(request: InferRequest) -> Encoded:
     if request.outputs:
         document["outputs"] = [_listed(output) for output in request.outputs]
     return join(document, sections)
+
+
+def _head(raw: Buffer, limits: Limits) -> _Head:
+    document = parse(raw)
+    own = parameters(document.get("parameters"), "the request")
+    binary_outputs = flag(own, _ALL_BINARY, False, "the request")
+    listed = document.get("outputs")
+    outputs = entries(listed, "output", limits) if listed is not None else []
+    identifier = document.get("id")
+    if "inputs" not in document:
+        raise Fault("the request has no inputs: expected an array of tensors")
+    return _Head(
+        declared_tensors(document["inputs"], "input", limits),
+        tuple(_output(entry, binary_outputs) for entry in outputs),
+        None if identifier is None else text(identifier, "id"),
+        binary_outputs,
+        own,
+    )
+
+
+# A client that sends its tensors as bytes says the same before each of them.
+_known_head = lru_cache(_KNOWN_HEADS)(_head)
 
 
 def _output(entry: dict[str, Any], binary: bool) -> RequestedOutput:

@@ -44,11 +44,27 @@ class Tensor(NamedTuple):
         return self.array.shape
 
 
-def read_tensors(
-    value: object, what: str, sections: Sections, limits: Limits
-) -> tuple[Tensor, ...]:
-    """Returns the tensors of a list in a message, and takes their bytes from `sections`."""
-    tensors = tuple(_read(entry, what, sections) for entry in entries(value, what, limits))
+class Declared(NamedTuple):
+    """A tensor as the JSON document has it: with its data, or with the size of it behind."""
+
+    name: str
+    where: str
+    datatype: str
+    shape: tuple[int, ...]
+    size: object
+    """The bytes behind the document that are its data; None where it has `data`."""
+    data: object
+    parameters: Mapping[str, Parameter]
+
+
+def declared_tensors(value: object, what: str, limits: Limits) -> tuple[Declared, ...]:
+    """Returns the tensors of a list in a message, without their bytes."""
+    return tuple(_declared(entry, what) for entry in entries(value, what, limits))
+
+
+def read_tensors(declared: Iterable[Declared], sections: Sections) -> tuple[Tensor, ...]:
+    """Returns the tensors with their data, and takes their bytes from `sections`, all of them."""
+    tensors = tuple([_read(one, sections) for one in declared])
     sections.finish()
     return tensors
 
@@ -83,19 +99,25 @@ def refuse_shared_memory(own: Mapping[str, Parameter], where: str) -> None:
         raise Fault(f"{where}: shared memory is not supported: send the data in the body")
 
 
-def _read(entry: dict[str, Any], what: str, sections: Sections) -> Tensor:
+def _declared(entry: dict[str, Any], what: str) -> Declared:
     where = f"{what} {shown(entry['name'])}"
     datatype = entry.get("datatype")
     dtype_of(datatype, where)
     shape = checked_shape(entry.get("shape"), str(datatype), where)
     own = parameters(entry.get("parameters"), where)
     refuse_shared_memory(own, where)
-    if SIZE in own:
-        if "data" in entry:
-            raise Fault(f"{where}: expected data or {SIZE}, got both")
-        array = read_binary(sections.take(own[SIZE], where), str(datatype), shape, where)
-    elif "data" in entry:
-        array = read_elements(entry["data"], str(datatype), shape, where)
-    else:
+    if SIZE in own and "data" in entry:
+        raise Fault(f"{where}: expected data or {SIZE}, got both")
+    if SIZE not in own and "data" not in entry:
         raise Fault(f"{where}: expected data or the parameter {SIZE}, got neither")
-    return Tensor(entry["name"], array, SIZE in own, own)
+    return Declared(
+        entry["name"], where, str(datatype), shape, own.get(SIZE), entry.get("data"), own
+    )
+
+
+def _read(one: Declared, sections: Sections) -> Tensor:
+    name, where, datatype, shape, size, data, own = one
+    if size is None:
+        return Tensor(name, read_elements(data, datatype, shape, where), False, own)
+    section = sections.take(size, where)
+    return Tensor(name, read_binary(section, datatype, shape, where), True, own)
