@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as client
 import tritonclient.grpc.aio as aio_client
+from certificates import own_certificate
 from grpc_running import Held, Running, doubled, identity, running, tensor, until
 from tritonclient.utils import InferenceServerException
 
@@ -177,15 +176,8 @@ def test_calls_a_second() -> None:
     asyncio.run(main())
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
 def test_tls(tmp_path: Path) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-         "-nodes", "-keyout", str(key), "-out", str(certificate), "-days", "2",
-         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"],
-        check=True, capture_output=True,
-    )  # fmt: skip
+    key, certificate = own_certificate(tmp_path)
 
     async def main() -> None:
         async with running(certificate=certificate, key=key) as one:

@@ -6,10 +6,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-import shutil
 import socket
 import ssl
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import uvloop
+from certificates import own_certificate
 from grpc_running import doubled
 from raw_http import Wire, get, post, tensor
 from shelf import Shelf, shelf
@@ -32,15 +31,7 @@ LOOPS = {"asyncio": asyncio.run, "uvloop": uvloop.run}
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("tls")
-    key, certificate = folder / "key.pem", folder / "certificate.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-         "-nodes", "-keyout", str(key), "-out", str(certificate), "-days", "2",
-         "-subj", "/CN=localhost"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return key, certificate
+    return own_certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture(scope="module", params=["asyncio", "uvloop", "asyncio+tls", "uvloop+tls"])
@@ -50,8 +41,6 @@ def line_to(request: pytest.FixtureRequest) -> Iterator[Callable[[], Wire]]:
     settings: dict[str, Any] = {"loop": LOOPS[loop]}
     context = None
     if tls:
-        if shutil.which("openssl") is None:
-            pytest.skip("needs openssl")
         settings["key"], settings["certificate"] = request.getfixturevalue("pair")
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE

@@ -5,15 +5,14 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import shutil
 import socket
 import ssl
-import subprocess
 import threading
 import time
 from pathlib import Path
 
 import pytest
+from certificates import own_certificate
 from raw_http import Wire, post, wire
 from running_server import running
 from serving_models import bundle
@@ -109,16 +108,7 @@ def test_tokens(tmp_path: Path) -> None:
 @pytest.mark.parametrize("slow", [False, True])
 def test_tls(tmp_path: Path, slow: bool) -> None:
     """With a certificate it speaks TLS, and nothing else."""
-    if shutil.which("openssl") is None:
-        pytest.skip("needs openssl")
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    words = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-    words += ["-subj", "/CN=localhost", "-addext"]
-    subprocess.run(
-        ["openssl", *words, "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
-        check=True,
-        capture_output=True,
-    )
+    key, certificate = own_certificate(tmp_path)
     context = ssl.create_default_context(cafile=str(certificate))
     options = ModelOptions(bundle(tmp_path / "net", times(2)))
     with running(options, certificate=certificate, key=key) as one:

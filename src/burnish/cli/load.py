@@ -59,8 +59,8 @@ def load(
     url: Annotated[
         str,
         typer.Argument(
-            help="Where the server listens, as http://127.0.0.1:8000; it must speak the Open "
-            "Inference Protocol v2.",
+            help="Where the server listens, as http://127.0.0.1:8000, or https; it must speak the "
+            "Open Inference Protocol v2.",
             show_default=False,
         ),
     ],
@@ -201,6 +201,14 @@ def load(
             show_default=False,
         ),
     ] = None,
+    certificate: Annotated[
+        Path | None,
+        typer.Option(
+            "--certificate",
+            metavar="FILE",
+            help="TLS: the certificates to trust, for a server that signed its own.",
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="FILE", help="Write an HTML page with a chart."),
@@ -227,7 +235,7 @@ def load(
     sizes = _sizes(rows, axis or (), shape or ())
     plan = LoadPlan(
         url,
-        _payload(url, model, sizes, body, header_length, seed, headers),
+        _payload(url, model, sizes, body, header_length, seed, headers, certificate),
         traffic,
         duration_s=_seconds(duration),
         warmup_s=_seconds(warmup),
@@ -238,6 +246,7 @@ def load(
         slo=kept,
         seed=seed,
         headers=headers,
+        certificate=certificate,
     )
     measured: LoadResult | SweepResult
     with progress_bar(quiet, context.obj) as progress:
@@ -315,6 +324,7 @@ def _payload(
     header_length: int | None,
     seed: int,
     headers: dict[str, str],
+    certificate: Path | None,
 ) -> Payload:
     from burnish.serving.load.ask import asked_payload, only_model
     from burnish.serving.load.payload import MOST_BYTES, given_payload
@@ -322,14 +332,14 @@ def _payload(
     if body is None:
         if header_length is not None:
             raise Misuse("--header-length says how --body is laid out: give --body, too")
-        return asked_payload(url, model, sizes, seed, headers)
+        return asked_payload(url, model, sizes, seed, headers, certificate)
     try:
         if body.stat().st_size > MOST_BYTES:
             raise Misuse(f"--body: {body} has more than {MOST_BYTES:,} bytes")
         content = body.read_bytes()
     except OSError as error:
         raise Misuse(f"--body: {body} cannot be read: {error.strerror}") from error
-    name = only_model(url, headers) if model is None else model
+    name = only_model(url, headers, certificate) if model is None else model
     return given_payload(name, content, header_length)
 
 

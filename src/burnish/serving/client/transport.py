@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
@@ -22,6 +21,7 @@ from burnish.serving.client.body import Body
 from burnish.serving.client.errors import BadAnswer, ServerUnreachable
 from burnish.serving.client.exchange import Attempt, Failed, Late, Result
 from burnish.serving.oip.faults import shown
+from burnish.serving.trust import trusting
 
 try:
     import httpx
@@ -86,7 +86,7 @@ class Place:
     def options(self) -> dict[str, Any]:
         """Returns the options of httpx's clients, sync and async."""
         return {
-            "verify": True if self.certificate is None else _trusting(self.certificate),
+            "verify": True if self.certificate is None else trusting(self.certificate),
             "limits": _LIMITS,
             "follow_redirects": False,  # the token is for this server only
             "trust_env": self.host not in _LOOPBACK,  # no proxy on the way to this machine
@@ -238,13 +238,6 @@ class _Stream(httpx.SyncByteStream, httpx.AsyncByteStream):
 
 def _headers(response: httpx.Response) -> dict[str, str]:
     return {name.lower(): value for name, value in response.headers.items()}
-
-
-def _trusting(certificate: Path) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=certificate)
-    except OSError as error:  # ssl's own errors too
-        raise Misuse(f"the certificate {certificate} cannot be read: {error}") from error
 
 
 def _need_open(client: httpx.Client | httpx.AsyncClient) -> None:

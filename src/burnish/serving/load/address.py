@@ -10,6 +10,7 @@ from urllib.parse import quote, urlsplit
 from burnish.core.errors import Misuse
 
 _FORBIDDEN = ("\r", "\n", "\0")
+_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Address:
     host: str
     port: int
     prefix: str = ""
+    tls: bool = False
 
     @property
     def authority(self) -> str:
@@ -30,7 +32,9 @@ def address(url: str) -> Address:
     """Returns what a URL says; the scheme may be left out.
 
     >>> address("http://127.0.0.1:8000/"), address("box/models").prefix
-    (Address(host='127.0.0.1', port=8000, prefix=''), '/models')
+    (Address(host='127.0.0.1', port=8000, prefix='', tls=False), '/models')
+    >>> address("https://box").port
+    443
     """
     whole = url if "://" in url else f"http://{url}"
     try:
@@ -38,13 +42,13 @@ def address(url: str) -> Address:
         host, port = parts.hostname, parts.port
     except ValueError as error:
         raise Misuse(f"{url!r} is no URL: {error}") from error
-    if parts.scheme != "http":
-        raise Misuse(
-            f"expected a URL that begins with http://, got {url!r}: TLS is not spoken here"
-        )
+    if parts.scheme not in _PORTS:
+        raise Misuse(f"expected a URL that begins with http:// or https://, got {url!r}")
     if not host or parts.query or parts.fragment or parts.username or not url.isprintable():
         raise Misuse(f'expected a URL as "http://127.0.0.1:8000", got {url!r}')
-    return Address(host, 80 if port is None else port, quote(parts.path.rstrip("/"), safe="/%"))
+    own_port = _PORTS[parts.scheme] if port is None else port
+    prefix = quote(parts.path.rstrip("/"), safe="/%")
+    return Address(host, own_port, prefix, parts.scheme == "https")
 
 
 def infer_path(prefix: str, model: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import http.client
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -13,6 +14,7 @@ from burnish.serving.load.address import Address, address
 from burnish.serving.load.payload import Payload, Sizes, random_payload
 from burnish.serving.oip.faults import Fault
 from burnish.serving.oip.framing import parse
+from burnish.serving.trust import trusting
 
 _TIMEOUT_S = 10.0
 _MOST_BYTES = 16 * 2**20
@@ -25,19 +27,26 @@ def asked_payload(
     sizes: Sizes = _GIVEN_BY_METADATA,
     seed: int = 0,
     headers: Mapping[str, str] | None = None,
+    certificate: Path | None = None,
 ) -> Payload:
-    """Returns a request with random values for a model, by default the only one there."""
+    """Returns a request with random values for a model, by default the only one there.
+
+    certificate: a PEM file of those to trust, where the URL begins with https.
+    """
     where = address(url)
-    name = only_model(url, headers) if model is None else model
-    said = _ask(where, "GET", f"/v2/models/{quote(name, safe='')}", headers)
+    name = only_model(url, headers, certificate) if model is None else model
+    said = _ask(where, "GET", f"/v2/models/{quote(name, safe='')}", headers, certificate)
     return random_payload({**said, "name": name}, sizes, seed)
 
 
-def only_model(url: str, headers: Mapping[str, str] | None = None) -> str:
+def only_model(
+    url: str, headers: Mapping[str, str] | None = None, certificate: Path | None = None
+) -> str:
     """Returns the name of the one model that is ready. Raises `Misuse` where that is unclear."""
     where = address(url)
     try:
-        listed = _ask(where, "POST", "/v2/repository/index", headers, listed=True)["index"]
+        said = _ask(where, "POST", "/v2/repository/index", headers, certificate, listed=True)
+        listed = said["index"]
     except Fault as error:
         raise Misuse(f"{error}; say which model with --model NAME") from error
     names = sorted(
@@ -58,10 +67,17 @@ def _ask(
     method: str,
     path: str,
     headers: Mapping[str, str] | None,
+    certificate: Path | None,
     listed: bool = False,
 ) -> dict[str, Any]:
     """Returns a document from the server; `listed`: its list, as {"index": list}."""
-    connection = http.client.HTTPConnection(where.host, where.port, timeout=_TIMEOUT_S)
+    connection: http.client.HTTPConnection
+    if where.tls:
+        connection = http.client.HTTPSConnection(
+            where.host, where.port, timeout=_TIMEOUT_S, context=trusting(certificate)
+        )
+    else:
+        connection = http.client.HTTPConnection(where.host, where.port, timeout=_TIMEOUT_S)
     said = f"{method} {path} at {where.authority}"
     try:
         body = b"{}" if method == "POST" else None

@@ -6,10 +6,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import ssl
 import time
 from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from burnish.serving.load.connection import Connection, response_parser
 from burnish.serving.load.histogram import Histogram
 from burnish.serving.load.plan import Order
 from burnish.serving.load.result import CONNECTION, PROTOCOL, TIMEOUT, Part
+from burnish.serving.trust import trusting
 
 _TICK_S = 0.02
 IDLE_S = 1.0
@@ -67,6 +70,8 @@ class _Clients:
         self._loop = asyncio.get_running_loop()
         self._parser = response_parser()
         self._host, self._port = order.host, order.port
+        certificate = None if order.certificate is None else Path(order.certificate)
+        self._tls = trusting(certificate) if order.tls else None
         self._all: set[Connection] = set()
         self._idle: list[Connection] = []  # the last one used goes first: the others may time out
         self._opening: set[asyncio.Task[None]] = set()
@@ -83,6 +88,9 @@ class _Clients:
         """Opens all connections."""
         try:
             first = await self._connected()
+        except ssl.SSLError as error:
+            where = f"{self._order.host}:{self._order.port}"
+            raise Misuse(f"no TLS with {where}: {error}: is its certificate trusted?") from error
         except (OSError, TimeoutError) as error:
             said = str(error) or "no answer in time"
             raise Misuse(
@@ -218,7 +226,11 @@ class _Clients:
     async def _connected(self) -> Connection:
         _, connection = await asyncio.wait_for(
             self._loop.create_connection(
-                lambda: Connection(self, self._parser), self._host, self._port
+                lambda: Connection(self, self._parser),
+                self._host,
+                self._port,
+                ssl=self._tls,
+                server_hostname=self._order.host if self._tls else None,
             ),
             self._order.timeout_s,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from burnish.core.errors import Misuse
@@ -40,6 +41,8 @@ class LoadPlan:
     seed: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
     """Sent with every request, as Authorization."""
+    certificate: Path | None = None
+    """A PEM file of those to trust, where the URL begins with https; None: the system's."""
 
     def __post_init__(self) -> None:
         for what, value in (
@@ -80,6 +83,9 @@ class Order:
     requests: int | None
     """Of a closed loop, the share of this process."""
     slo_ms: float | None
+    tls: bool = False
+    certificate: str | None = None
+    """A PEM file of those to trust."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns it as data for JSON."""

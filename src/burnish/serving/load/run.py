@@ -119,6 +119,8 @@ def _orders(plan: LoadPlan, table: Timetable) -> Iterator[Order]:
             closed=plan.closed,
             requests=requests[i] if requests and plan.closed else None,
             slo_ms=None if plan.slo is None else plan.slo.limit_ms,
+            tls=where.tls,
+            certificate=None if plan.certificate is None else str(plan.certificate),
         )
 
 
