@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import httpx
@@ -20,6 +22,7 @@ from burnish.serving.client.exchange import Failed, Late, Result, Terms, exchang
 from burnish.serving.client.retrying import Retrying, retry_after_s
 
 SECONDS = st.floats(0, 1e6)
+DATE = "Fri, 27 Nov 2026 12:00:00 GMT"
 DRAWN = st.floats(0, 1, exclude_max=True)
 BUSY = {"error": "busy"}
 
@@ -72,6 +75,24 @@ def test_the_jitter_is_full() -> None:
 )
 def test_retry_after(headers: dict[str, str], expected: float | None) -> None:
     assert retry_after_s(headers) == expected
+
+
+@given(st.datetimes(), st.integers(-(10**6), 10**6))
+def test_a_date_counts_from_that_of_the_answer(now: datetime, seconds: int) -> None:
+    now = now.replace(microsecond=0, year=max(1001, min(now.year, 9000)))
+    due, said = (
+        format_datetime(one.replace(tzinfo=UTC), usegmt=True)
+        for one in (now + timedelta(seconds=seconds), now)
+    )
+    assert retry_after_s({"retry-after": due, "date": said}) == max(0, seconds)
+    assert retry_after_s({"retry-after": due}) is None
+
+
+@given(st.text(max_size=40) | st.from_regex(r"\w{3}, \d{1,3} \w{3} \d{1,25} [\d:.+-]{0,12} \w*"))
+def test_what_is_no_date_is_passed_over(text: str) -> None:
+    for headers in ({"retry-after": text, "date": DATE}, {"retry-after": DATE, "date": text}):
+        said = retry_after_s(headers)
+        assert said is None or 0 <= said < math.inf
 
 
 @st.composite

@@ -11,6 +11,8 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 RETRIED = frozenset({429, 503})
 """The statuses that say that the same request may be answered later."""
@@ -53,18 +55,30 @@ class Retrying:
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Returns what Retry-After-Ms says or, without it, Retry-After in seconds.
+    """Returns what Retry-After-Ms says or, without it, Retry-After, in seconds.
 
-    headers: by lower-case name. None without either; a date is passed over.
+    headers: by lower-case name. None without either. A date counts from the answer's own, so
+    that it does not matter which of the two clocks is right (RFC 9110, 10.2.3).
 
     >>> retry_after_s({"retry-after": "1", "retry-after-ms": "37.5"}), retry_after_s({})
     (0.0375, None)
+    >>> at = "Fri, 27 Nov 2026 12:00:{:02} GMT".format
+    >>> retry_after_s({"date": at(1), "retry-after": at(31)})
+    30.0
     """
     for name, scale in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
         value = headers.get(name, "").strip()
         if _NUMBER.fullmatch(value):
             return float(value) * scale
-    return None
+    due, now = (_date(headers.get(name, "")) for name in ("retry-after", "date"))
+    return None if due is None or now is None else max(0.0, (due - now).total_seconds())
+
+
+def _date(value: str) -> datetime | None:
+    try:
+        return parsedate_to_datetime(value).replace(tzinfo=UTC)  # HTTP has GMT alone
+    except (ValueError, OverflowError):
+        return None
 
 
 def is_patience(value: object) -> bool:
