@@ -16,22 +16,26 @@ then written at once, and the client wakes once.
 from __future__ import annotations
 
 import asyncio
+import socket
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import httptools
+import numpy as np
 from uvicorn.protocols.http.httptools_impl import (
     HEADER_VALUE_RE,
     STATUS_LINE,
     HttpToolsProtocol,
 )
 
-from burnish.serving.http.incoming import Incoming, incoming
 from burnish.serving.http.message import WHEN_GONE, WHOLE_BODY, WHOLE_REPLY, Gone
 
 SCRATCH_BYTES = 256 * 1024
 _HEAD_BYTES = 16 * 1024
 """What is read at once of a message: its head, and a body that is small."""
+_NEVER_WRITTEN = np.empty(1 << 24, np.uint8).data
+"""Takes address space, and no memory."""
 _JOINED_BYTES = 64 * 1024
 """A larger body is written on its own, rather than copied behind its head."""
 
@@ -50,22 +54,16 @@ class ReceivingProtocol(HttpToolsProtocol):
         self._unread = 0
         """Bytes of a body that nobody wants, still to come."""
         self._lost = False
-        self._incoming: Incoming | None = None
         self._tell_gone: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Takes the connection."""
         super().connection_made(transport)  # type: ignore[arg-type]
         transport.set_protocol(_Received(self))
-        if self.scheme == "http":
-            self._incoming = incoming(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forgets the connection, and tells who waits for that."""
         self._lost = True
-        if self._incoming is not None:
-            self._incoming.forget()
-            self._incoming = None
         super().connection_lost(exc)
         if self._tell_gone is not None:
             self._tell_gone()
@@ -81,40 +79,45 @@ class ReceivingProtocol(HttpToolsProtocol):
         cycle: Any = self.cycle
         if self._direct:
             return cycle.whole[cycle.filled - cycle.ahead :]  # type: ignore[no-any-return]
-        if self._unread:
-            self._drop()
-        if self._unread:
+        if self._unread and self._drop():
             return self.scratch[: self._unread]
         if cycle is None or not cycle.more_body:
             return self.scratch[:_HEAD_BYTES]
         return self.scratch
 
-    def _drop(self) -> None:
-        """Drops what has come of a body that nobody wants."""
-        if self._incoming is not None:
-            self._unread -= self._incoming.drop(self._unread)
-            self._expect(self._unread)
+    def _drop(self) -> int:
+        """Drops what has come of a body that nobody wants; returns how much is still to come.
+
+        The system need not copy it for that (Linux, tcp(7): MSG_TRUNC), unless it is encrypted.
+        """
+        if sys.platform == "linux" and self.scheme == "http":
+            where = self.transport.get_extra_info("socket")
+            own = socket.socket(where.family, where.type, where.proto, where.fileno())
+            try:
+                while self._unread:
+                    n = min(self._unread, len(_NEVER_WRITTEN))
+                    dropped = own.recv_into(_NEVER_WRITTEN, n, socket.MSG_TRUNC)
+                    self._unread -= dropped
+                    if dropped < n:
+                        break
+            except OSError:
+                pass  # nothing is there, or the connection has ended: the transport finds out
+            finally:
+                own.detach()  # the transport's: not ours to close
             if not self._unread:
                 self._body_ends()
-
-    def _expect(self, n: int) -> None:
-        """Lets the system wake us for more than a segment, where `n` bytes must still come."""
-        if self._incoming is not None:
-            self._incoming.wake_for(n)
+        return self._unread
 
     def placed(self, n: int) -> None:
         """Reads the `n` bytes that came there."""
         if self._direct:
             cycle: Any = self.cycle
             cycle.filled += n
-            missing = cycle.ahead + len(cycle.whole) - cycle.filled
-            self._expect(missing)
-            if not missing:
+            if cycle.filled == cycle.ahead + len(cycle.whole):
                 self._direct = False
                 self._body_ends()
         elif self._unread:
             self._unread -= n
-            self._expect(self._unread)
             if not self._unread:
                 self._body_ends()
         else:
@@ -153,7 +156,6 @@ class ReceivingProtocol(HttpToolsProtocol):
             scope.pop("extensions", None)  # they hold the cycle, which holds the scope
             if unread > 0 and cycle.keep_alive and cycle is self.cycle and not self._lost:
                 self._unread = unread
-                self._expect(unread)
 
         scope: Any = self.scope
         scope["extensions"] = {WHOLE_BODY: take, WHEN_GONE: self.when_gone, WHOLE_REPLY: reply}
@@ -206,15 +208,12 @@ class ReceivingProtocol(HttpToolsProtocol):
             await while_waiting(lambda: cycle.filled < ahead)
             first = _moved(cycle, place, ahead)
             cycle.whole, cycle.ahead = place, ahead
-            missing = ahead + len(place) - cycle.filled
-            self._direct = missing > 0
-            self._expect(missing)
+            self._direct = cycle.filled < ahead + len(place)
             await while_waiting(lambda: cycle.more_body)
         finally:  # the place is the application's: an idle connection must not keep it
             alarm.cancel()
             cycle.whole = None
             self._direct = False
-            self._expect(0)
         return first
 
 
