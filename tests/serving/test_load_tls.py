@@ -50,6 +50,8 @@ def test_a_certificate_that_is_not_trusted_is_named(secure: tuple[str, Path]) ->
         run_load(LoadPlan(url, payload, ClosedLoop(), requests=1))
     plain = url.replace("https", "http")
     assert run_load(LoadPlan(plain, payload, ClosedLoop(), requests=1)).ok == 0
+    with pytest.raises(Misuse, match=r"a certificate is for https"):
+        LoadPlan(plain, payload, ClosedLoop(), certificate=certificate)
 
 
 def test_as_it_is_typed(secure: tuple[str, Path], tmp_path: Path) -> None:
