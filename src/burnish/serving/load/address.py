@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from burnish.core.errors import Misuse
@@ -28,8 +29,10 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def address(url: str) -> Address:
+def address(url: str, certificate: Path | None = None) -> Address:
     """Returns what a URL says; the scheme may be left out.
+
+    certificate: what is trusted there, which needs a URL that begins with https.
 
     >>> address("http://127.0.0.1:8000/"), address("box/models").prefix
     (Address(host='127.0.0.1', port=8000, prefix='', tls=False), '/models')
@@ -46,6 +49,8 @@ def address(url: str) -> Address:
         raise Misuse(f"expected a URL that begins with http:// or https://, got {url!r}")
     if not host or parts.query or parts.fragment or parts.username or not url.isprintable():
         raise Misuse(f'expected a URL as "http://127.0.0.1:8000", got {url!r}')
+    if certificate is not None and parts.scheme != "https":
+        raise Misuse(f"a certificate is for https://, and {url!r} is without TLS")
     own_port = _PORTS[parts.scheme] if port is None else port
     prefix = quote(parts.path.rstrip("/"), safe="/%")
     return Address(host, own_port, prefix, parts.scheme == "https")

@@ -33,7 +33,7 @@ def asked_payload(
 
     certificate: a PEM file of those to trust, where the URL begins with https.
     """
-    where = address(url)
+    where = address(url, certificate)
     name = only_model(url, headers, certificate) if model is None else model
     said = _ask(where, "GET", f"/v2/models/{quote(name, safe='')}", headers, certificate)
     return random_payload({**said, "name": name}, sizes, seed)
@@ -43,7 +43,7 @@ def only_model(
     url: str, headers: Mapping[str, str] | None = None, certificate: Path | None = None
 ) -> str:
     """Returns the name of the one model that is ready. Raises `Misuse` where that is unclear."""
-    where = address(url)
+    where = address(url, certificate)
     try:
         said = _ask(where, "POST", "/v2/repository/index", headers, certificate, listed=True)
         listed = said["index"]

@@ -54,8 +54,7 @@ class LoadPlan:
                 raise Misuse(f"expected a {what} above 0, to {_MOST_SECONDS:g} s, got {value}")
         if not 0 <= self.warmup_s <= _MOST_SECONDS:
             raise Misuse(f"expected a warm-up of 0 to {_MOST_SECONDS:g} s, got {self.warmup_s}")
-        if self.certificate is not None and not address(self.url).tls:
-            raise Misuse(f"a certificate is for https://, and {self.url!r} is without TLS")
+        address(self.url, self.certificate)  # raises where that is none, or they do not agree
         if self.requests is not None and self.requests < 1:
             raise Misuse(f"a run has at least 1 request, got {self.requests}")
         if not 1 <= self.processes <= _MOST_PROCESSES:
