@@ -22,7 +22,7 @@ from burnish.core.errors import Misuse
 from burnish.serving.client.awaiting import AsyncClient
 from burnish.serving.client.blocking import Client
 from burnish.serving.client.errors import DeadlineExceeded, ServerRefused, ServerUnreachable
-from burnish.serving.http.app import Policy
+from burnish.serving.http.policy import Policy
 from burnish.serving.model_options import ModelOptions
 
 OK = (

@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 from raw_http import Wire, post, tensor, wire
 from shelf import Shelf, X
 
-from burnish.serving.http.app import Policy
 from burnish.serving.http.message import BodyLimits
+from burnish.serving.http.policy import Policy
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from oip_asking import ASK, INFER, infer, outputs, refused
 from raw_http import Wire, get, post, tensor, wire
 from shelf import shelf
 
-from burnish.serving.http.app import Policy
+from burnish.serving.http.policy import Policy
 
 # Routes: health, metadata, configuration, statistics, index.
 

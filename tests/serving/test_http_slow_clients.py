@@ -27,8 +27,8 @@ from hostile_asking import (
 from raw_http import Wire, get, post, tensor, wire
 from shelf import Shelf
 
-from burnish.serving.http.app import Policy
 from burnish.serving.http.message import BodyLimits
+from burnish.serving.http.policy import Policy
 from burnish.serving.http.protocol import TensorProtocol
 
 

@@ -16,7 +16,7 @@ from small_models import two_inputs
 
 from burnish.core.candidate import Setting
 from burnish.engines.onnxruntime import OnnxRuntime
-from burnish.serving.http.app import Policy
+from burnish.serving.http.policy import Policy
 
 client = pytest.importorskip("tritonclient.http", reason="needs tritonclient[http]")
 aio = pytest.importorskip("tritonclient.http.aio", reason="needs tritonclient[http]")

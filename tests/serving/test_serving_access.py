@@ -23,7 +23,7 @@ from serving_process import (
 )
 from shelf import X
 
-from burnish.serving.http.app import Policy
+from burnish.serving.http.policy import Policy
 from burnish.serving.model_options import ModelOptions
 
 # Health.

@@ -10,7 +10,7 @@ import pytest
 
 from burnish.core.errors import Misuse
 from burnish.serving.configuration import Configuration, read_configuration, read_tokens
-from burnish.serving.http.app import Policy
+from burnish.serving.http.policy import Policy
 from burnish.serving.model_options import ModelOptions
 
 MODEL = '[models.net]\npath = "net"\n'

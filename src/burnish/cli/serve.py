@@ -82,8 +82,8 @@ def serve(
 
     from burnish.core.errors import Misuse, unknown
     from burnish.serving.configuration import Configuration, read_configuration, read_tokens
-    from burnish.serving.http.app import Policy
     from burnish.serving.http.message import BodyLimits
+    from burnish.serving.http.policy import Policy
     from burnish.serving.model_options import ModelOptions
     from burnish.serving.server import serve as run
 

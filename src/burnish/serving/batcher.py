@@ -145,6 +145,8 @@ class Batcher:
             dropped += late
             if batch is not None:
                 batches.append(batch)
+        if not dropped:
+            return Dispatch(tuple(batches), ())
         for entry in dropped:
             self._forget(entry)
         rejection = Rejection(Reason.LATE, self._next_free_ms(now_ms) - now_ms)
@@ -211,9 +213,10 @@ class Batcher:
         """Returns the bucket's lane, as the most recently used one."""
         lane = self._lanes.pop(bucket, None) or Lane(bucket, self._shape_for(bucket), self._sizes)
         spare = len(self._lanes) + 1 - self.batching.max_buckets
-        empty = [other for other, kept in self._lanes.items() if not kept.entries]
-        for other in empty[: max(0, spare)]:
-            del self._lanes[other]
+        if spare > 0:
+            empty = [other for other, kept in self._lanes.items() if not kept.entries]
+            for other in empty[:spare]:
+                del self._lanes[other]
         self._lanes[bucket] = lane
         return lane
 

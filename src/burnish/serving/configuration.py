@@ -26,8 +26,8 @@ from typing import Any
 
 from burnish.core.errors import Misuse
 from burnish.data.toml_table import Table, raise_faults
-from burnish.serving.http.app import Policy
 from burnish.serving.http.message import BodyLimits
+from burnish.serving.http.policy import Policy
 from burnish.serving.model_options import ModelOptions
 
 _MOST_TOKENS_BYTES = 1 << 20

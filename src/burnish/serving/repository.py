@@ -168,6 +168,8 @@ class Repository:
                 known = ", ".join(sorted(versions, key=_order))
                 raise Fault(f"the model {name!r} has no version {version!r}: {known}", NOT_THERE)
             return versions[version]
+        if len(versions) == 1:
+            return next(iter(versions.values()))
         open_ = [one for one, place in versions.items() if place.served is not None]
         return versions[max(open_ or versions, key=_order)]
 

@@ -9,12 +9,11 @@ belongs to a request (its future, the counts) is touched on the event loop only.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -41,7 +40,6 @@ _log = logging.getLogger(__name__)
 
 _WARM_UP_S = 5.0
 _LARGE_BODY_BYTES = 64 * 1024
-_TAKEN = contextlib.nullcontext()
 
 
 class Answer(NamedTuple):
@@ -90,6 +88,7 @@ class ServedModel:
         self.name, self.version = name, version
         self.session, self.rows, self.labels = session, rows, labels
         self.signature = session.signature
+        self.output_names = tuple(spec.name for spec in session.signature.outputs)
         self.max_batch_size = max_batch_size if rows.batched else 1
         self.batching = batching
         self.counts = ModelCounts()
@@ -149,28 +148,26 @@ class ServedModel:
             if rows > 1 and time.monotonic() > until_s:
                 break
 
-    def awaiting_body(self, size_bytes: int) -> contextlib.AbstractContextManager[None]:
-        """Where the body of a request is received, which has `size_bytes`.
+    def expect_body(self, size_bytes: int) -> bool:
+        """Counts a request whose body, of `size_bytes`, is about to be received.
 
-        Raises `Refused` at once when it could not be answered in time whatever it holds: to
-        receive a large body only to refuse it would cost the others their time.
+        Returns whether `body_over` must be called when it has come, or will not come. Raises
+        `Refused` when it could not be answered in time whatever it holds: to receive a large
+        body only to refuse it would cost the others their time.
         """
         if size_bytes < _LARGE_BODY_BYTES or self._shapes.free_axes:
-            return _TAKEN
-        return self._awaiting_large_body()
-
-    @contextlib.contextmanager
-    def _awaiting_large_body(self) -> Iterator[None]:
+            return False
         with self._lock:
             rejection = self._batcher.foresee(self._coming, now_ms())
         if rejection is not None:
             self._count(rejection)
             raise refusal(self.name, rejection)
         self._coming += 1
-        try:
-            yield
-        finally:
-            self._coming -= 1
+        return True
+
+    def body_over(self) -> None:
+        """Takes back what `expect_body` counted."""
+        self._coming -= 1
 
     def submit(
         self, inputs: Arrays, timeout_ms: float = math.inf, priority: int = 0

@@ -222,7 +222,7 @@ async def _uvicorn(app: App, own: Configuration, listener: socket.socket) -> tup
         import uvicorn
     except ImportError as error:
         raise Missing("the server", "uvicorn", "serve") from error
-    from burnish.serving.http.protocol import bounded
+    from burnish.serving.http.repeated_heads import bounded
 
     class Web(uvicorn.Server):
         """uvicorn's server, which leaves nobody behind who has connected."""

@@ -40,6 +40,8 @@ class Padding:
         >>> Padding({"sequence": (32, 64)}).bucket((("sequence", 37), ("channels", 3)))
         (('channels', 3), ('sequence', 64))
         """
+        if not axes:
+            return axes
         return tuple((axis, self._padded(axis, size)) for axis, size in sorted(axes))
 
     def _padded(self, axis: str, size: int) -> int:

@@ -69,7 +69,7 @@ class Service:
         request = read_request(message)
         timeout_ms, priority = asked(request.parameters)
         served = await self.repository.get(message.model_name, message.model_version or None)
-        request.wanted(tuple(spec.name for spec in served.signature.outputs))
+        request.wanted(served.output_names)
         # A model that has to be opened first takes its time.
         left_ms = min(timeout_ms, waits_ms) - (_now_ms() - began_ms)
         inputs = {tensor.name: tensor.array for tensor in request.inputs}

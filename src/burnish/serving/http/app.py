@@ -4,19 +4,15 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import logging
 import time
-import urllib.parse
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from importlib.metadata import version as installed_version
 from typing import Any
 
-from burnish.core.errors import BurnishError
+from burnish.core.errors import Broken
 from burnish.serving.counts import Histogram
-from burnish.serving.gate import UNAUTHORIZED, Rate, Tokens
-from burnish.serving.http.inference import Inferred, infer
+from burnish.serving.gate import Rate, Tokens
+from burnish.serving.http.inference import infer
 from burnish.serving.http.message import (
     WHEN_GONE,
     WHOLE_BODY,
@@ -29,10 +25,12 @@ from burnish.serving.http.message import (
     Send,
     read_body,
 )
+from burnish.serving.http.outcome import CLOSE, Inferred, NotAllowed, Outcomes
+from burnish.serving.http.policy import Policy
 from burnish.serving.http.predict import predict
+from burnish.serving.http.repeat import Repeat, repeat
 from burnish.serving.large_json import LargeJson
-from burnish.serving.oip.faults import OUR_FAULT, Fault
-from burnish.serving.oip.framing import Limits as JsonLimits
+from burnish.serving.oip.faults import Fault
 from burnish.serving.oip.framing import parse
 from burnish.serving.oip.metadata import (
     EXTENSIONS,
@@ -50,25 +48,8 @@ from burnish.serving.showing.metrics import seen, written
 from burnish.serving.showing.openapi import api_page, openapi
 from burnish.serving.showing.status import live_page, snapshot
 from burnish.serving.statistics_of import statistics_of
-from burnish.serving.tracing import Traced, Tracing
 
-_log = logging.getLogger(__name__)
-_access = logging.getLogger("burnish.serving.access")
-
-_NOT_ALLOWED = 405
 _FORBIDDEN = 403
-_REQUEST_ID = b"x-request-id"
-
-
-@dataclass(frozen=True)
-class Policy:
-    """What the server allows. `repository_control`: whether clients may load and unload."""
-
-    body: BodyLimits = field(default_factory=BodyLimits)
-    json: JsonLimits = field(default_factory=JsonLimits)
-    tokens: tuple[str, ...] = ()
-    rate_per_s: float | None = None
-    repository_control: bool = False
 
 
 class App:
@@ -80,32 +61,22 @@ class App:
         self.large_json = LargeJson(policy.json)
         self._tokens, self._rate = Tokens(policy.tokens), Rate(policy.rate_per_s)
         self._version = installed_version("burnish")
-        self._ids = itertools.count(1)
-        self._tracing = Tracing()
-        self._started = f"{time.time_ns():x}"
+        self.outcomes = Outcomes()
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """Answers one request (ASGI 3)."""
         if scope["type"] != "http":
             return
-        client = scope.get("client")
         extensions = scope.get("extensions") or {}
-        call = Call(
-            scope["method"],
-            scope["path"],
-            dict(scope["headers"]),
-            scope.get("query_string", b""),
-            receive,
-            send,
-            client[0] if client else "",
-            extensions.get(WHOLE_BODY),
-            extensions.get(WHEN_GONE),
-            extensions.get(WHOLE_REPLY),
+        call = _call(scope, receive, send)._replace(
+            take=extensions.get(WHOLE_BODY),
+            when_gone=extensions.get(WHEN_GONE),
+            reply=extensions.get(WHOLE_REPLY),
         )
-        identifier = call.headers.get(_REQUEST_ID) or f"{self._started}-{next(self._ids)}".encode()
-        extra = [(_REQUEST_ID, identifier[:200])]
+        identifier = self.outcomes.identifier(call)
+        extra = self.outcomes.headers(identifier)
         if self.draining:
-            extra.append((b"connection", b"close"))
+            extra += (CLOSE,)
         began_ms = time.perf_counter() * 1e3
         inferred: Inferred | None = None
         try:
@@ -115,60 +86,33 @@ class App:
             else:
                 reply = answered
         except Gone:
-            _access.info("gone id=%s path=%s", identifier.decode("latin-1"), _one_line(call.path))
+            self.outcomes.gone(call, identifier)
             return
-        except Fault as fault:
-            reply = Reply.fault(fault)
-            if fault.status == UNAUTHORIZED:
-                extra.append((b"www-authenticate", b"Bearer"))
-            if isinstance(fault, _NotAllowed):
-                extra.append((b"allow", fault.allow))
-            if fault.status in (408, 413) or b"expect" in call.headers:
-                extra.append((b"connection", b"close"))  # its body is not read, or may not come
-        except BurnishError as error:
-            _log.error("failed id=%s error=%s", identifier.decode("latin-1"), error)
-            reply = Reply.fault(Fault(str(error), OUR_FAULT))
-        except Exception:  # noqa: BLE001 - the worker: the log has the detail
-            _log.exception(
-                "failed id=%s path=%s", identifier.decode("latin-1"), _one_line(call.path)
-            )
-            reply = Reply.fault(Fault("the server failed to answer", OUR_FAULT))
+        except Exception as error:  # noqa: BLE001 - the worker: the log has the detail
+            reply, more = self.outcomes.failed(error, call, identifier)
+            extra += more
         sending_ms = time.perf_counter() * 1e3
-        await reply.send(call, tuple(extra))
-        if inferred is not None:
-            done_ms = time.perf_counter() * 1e3
-            stages = inferred.served.counts.stages
-            stages["respond"].add(done_ms - sending_ms)
-            stages["total"].add(done_ms - began_ms)
-            if self._tracing.on:
-                self._trace(call, inferred, identifier, began_ms, done_ms)
-        if _access.isEnabledFor(logging.INFO):
-            _access.info(
-                "answered id=%s client=%s method=%s path=%s status=%d ms=%.3f",
-                identifier.decode("latin-1"),
-                call.client,
-                call.method,
-                _one_line(call.path),
-                reply.status,
-                time.perf_counter() * 1e3 - began_ms,
-            )
+        await reply.send(call, extra)
+        self.outcomes.answered(call, identifier, reply.status, inferred, began_ms, sending_ms)
 
-    def _trace(
-        self, call: Call, inferred: Inferred, identifier: bytes, began_ms: float, done_ms: float
-    ) -> None:
-        ended_ns = time.time_ns()
-        traced = Traced(
-            inferred.served,
-            inferred.answer,
-            identifier.decode("latin-1"),
-            inferred.queued_ms - began_ms,
-            ended_ns - round((done_ms - began_ms) * 1e6),
-            ended_ns,
-        )
-        headers = {
-            name.decode("latin-1"): value.decode("latin-1") for name, value in call.headers.items()
-        }
-        self._tracing.record(headers, traced)
+    def repeated(self, scope: Mapping[str, Any]) -> Repeat | None:
+        """Returns how to answer a request with a head that was answered before, or None where
+        that is not for `repeat`."""
+        if self.policy.rate_per_s is not None:
+            return None
+        call = _call(scope, _nothing, _nothing)
+        match call.path.split("/")[1:]:
+            case ["v2", "models", name, "infer"]:
+                version = None
+            case ["v2", "models", name, "versions", version, "infer"]:
+                pass
+            case _:
+                return None
+        try:
+            self._tokens.check(call.header(b"authorization"))
+        except Fault:
+            return None
+        return repeat(self, call, name, version)
 
     async def _answered(self, call: Call) -> Reply | Inferred:
         parts = call.path.split("/")[1:]  # decoded already
@@ -190,7 +134,7 @@ class App:
         if call.method not in ("GET", "HEAD"):
             if parts != ["metrics"]:
                 self._get(parts, call)  # a 404 comes before a 405
-            raise _NotAllowed("GET, HEAD", call)
+            raise NotAllowed("GET, HEAD", call)
         if parts == ["metrics"]:
             now = seen(self.repository, self.loop_lag)
             accept = call.header(b"accept")
@@ -306,23 +250,26 @@ class App:
         raise Fault(f"there is nothing at {call.path[:200]}", NOT_THERE)
 
 
-class _NotAllowed(Fault):
-    """Another method than the route has; `allow` is the header's value."""
+def _call(scope: Mapping[str, Any], receive: Receive, send: Send) -> Call:
+    client = scope.get("client")
+    return Call(
+        scope["method"],
+        scope["path"],
+        dict(scope["headers"]),
+        scope.get("query_string", b""),
+        receive,
+        send,
+        client[0] if client else "",
+    )
 
-    def __init__(self, allow: str, call: Call) -> None:
-        first = allow.split(",")[0]
-        super().__init__(f"expected {first} for {call.path[:200]}, got {call.method}", _NOT_ALLOWED)
-        self.allow = allow.encode()
 
-
-def _one_line(path: str) -> str:
-    """Returns a path as it was sent: decoded, it may hold anything."""
-    return urllib.parse.quote(path[:1000])
+async def _nothing(_: Any = None) -> Any:
+    raise Broken("a request that is repeated has no ASGI messages")
 
 
 def _need_post(call: Call) -> None:
     if call.method != "POST":
-        raise _NotAllowed("POST", call)
+        raise NotAllowed("POST", call)
 
 
 def _statistics(models: list[ServedModel]) -> Reply:

@@ -18,7 +18,8 @@ from burnish.serving.oip.faults import BAD_REQUEST, TOO_LARGE, Fault, error_body
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-ReplyWhole = Callable[[int, list[tuple[bytes, bytes]], bytes | memoryview], Awaitable[None]]
+Headers = tuple[tuple[bytes, bytes], ...]
+ReplyWhole = Callable[[int, Headers, bytes | memoryview], Awaitable[None]]
 
 WHOLE_BODY = "burnish.whole_body"
 """In the scope's extensions: `await take(place, seconds, ahead=0)` returns the first `ahead`
@@ -81,7 +82,7 @@ class Reply(NamedTuple):
     status: int
     buffers: tuple[bytes | memoryview, ...] = ()
     content_type: str = "application/json"
-    headers: tuple[tuple[bytes, bytes], ...] = ()
+    headers: Headers = ()
 
     @staticmethod
     def json(document: Any, status: int = 200) -> Reply:
@@ -92,7 +93,7 @@ class Reply(NamedTuple):
     @staticmethod
     def fault(error: Fault) -> Reply:
         """Returns the error object, with Retry-After where asking again is of use."""
-        headers: tuple[tuple[bytes, bytes], ...] = ()
+        headers: Headers = ()
         retry_ms = getattr(error, "retry_after_ms", None)
         if retry_ms is not None:
             seconds = max(1, math.ceil(retry_ms / 1e3))
@@ -102,19 +103,20 @@ class Reply(NamedTuple):
             )
         return Reply(error.status, (error_body(error),), headers=headers)
 
-    async def send(self, call: Call, extra: tuple[tuple[bytes, bytes], ...] = ()) -> None:
-        """Writes the reply."""
+    def whole(self, extra: Headers = ()) -> tuple[Headers, bytes | memoryview]:
+        """Returns all headers, and the body in one piece."""
         body = self.buffers[0] if len(self.buffers) == 1 else b"".join(self.buffers)
-        headers = [
-            (b"content-type", self.content_type.encode()),
-            (b"content-length", str(len(body)).encode()),
-            *self.headers,
-            *extra,
-        ]
+        content_type = (b"content-type", self.content_type.encode())
+        content_length = (b"content-length", b"%d" % len(body))
+        return (content_type, content_length, *self.headers, *extra), body
+
+    async def send(self, call: Call, extra: Headers = ()) -> None:
+        """Writes the reply."""
+        headers, body = self.whole(extra)
         if call.reply is not None:
             await call.reply(self.status, headers, body)
             return
-        head = {"type": "http.response.start", "status": self.status, "headers": headers}
+        head = {"type": "http.response.start", "status": self.status, "headers": list(headers)}
         await call.send(head)
         await call.send({"type": "http.response.body", "body": body})
 
@@ -150,7 +152,7 @@ async def read_body(call: Call, limits: BodyLimits, header_length: int = 0) -> m
             async with asyncio.timeout(limits.seconds):
                 body = await _collected(call.receive, size, limits, header_length)
     except TimeoutError:
-        raise _too_slow(limits) from None
+        raise too_slow(limits) from None
     if coding in _WINDOW_BITS:
         return await asyncio.to_thread(_decompressed, body, coding, limits)
     return body
@@ -165,7 +167,7 @@ async def land(call: Call, limits: BodyLimits, ahead: int, place: memoryview) ->
     try:
         return memoryview(await call.take(place, limits.seconds, ahead))
     except TimeoutError:
-        raise _too_slow(limits) from None
+        raise too_slow(limits) from None
 
 
 def lands(call: Call) -> bool:
@@ -237,16 +239,21 @@ def _decompressed(body: memoryview, coding: str, limits: BodyLimits) -> memoryvi
     raise Fault(f"the body is no {coding} data")
 
 
-async def compressed(reply: Reply, accepted: str) -> Reply:
-    """Returns the reply in a coding that the client asks for; in a thread when it is large."""
-    wanted = {_wanted(part) for part in accepted.lower().split(",")}
-    coding = next((one for one in _WINDOW_BITS if one in wanted), None)
-    if coding is None:
-        return reply
+def coding_wanted(call: Call) -> str | None:
+    """Returns the first coding that the client takes and we write, or None."""
+    accepted = call.headers.get(b"accept-encoding")
+    if accepted is None:
+        return None
+    wanted = {_wanted(part) for part in accepted.decode("latin-1").lower().split(",")}
+    return next((one for one in _WINDOW_BITS if one in wanted), None)
+
+
+async def compressed(reply: Reply, coding: str) -> Reply:
+    """Returns the reply in a coding; it is made in a thread when it is large."""
     body = b"".join(reply.buffers)
 
     def pack() -> bytes:
-        packer = zlib.compressobj(1, zlib.DEFLATED, _WINDOW_BITS[str(coding)])
+        packer = zlib.compressobj(1, zlib.DEFLATED, _WINDOW_BITS[coding])
         return packer.compress(body) + packer.flush()
 
     packed = await asyncio.to_thread(pack) if len(body) > _COMPRESS_OFF_LOOP else pack()
@@ -260,7 +267,7 @@ def _wanted(part: str) -> str:
     return "" if weight and not weight.strip("0.") else coding
 
 
-def _too_slow(limits: BodyLimits) -> Fault:
+def too_slow(limits: BodyLimits) -> Fault:
     return Fault(f"the body did not come within {limits.seconds:g} s: send it faster", _TOO_SLOW)
 
 

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from burnish.core.errors import Misuse
 from burnish.engines.deployed import DeployedSession, Prediction
-from burnish.serving.http.inference import Inferred, unless_gone
+from burnish.serving.http.inference import unless_gone
 from burnish.serving.http.message import BodyLimits, Call, Reply, declared_bytes, read_body
+from burnish.serving.http.outcome import Inferred
 from burnish.serving.oip.faults import Fault, shown
 from burnish.serving.oip.framing import parse
 from burnish.serving.repository import Repository
@@ -38,8 +39,12 @@ async def predict(
     if not isinstance(session, DeployedSession):
         raise Fault(f"the model {name!r} is no bundle: use the infer route", 404)
     kind = call.header(b"content-type").split(";")[0].strip().lower()
-    with served.awaiting_body(declared_bytes(call, limits)):
+    expected = served.expect_body(declared_bytes(call, limits))
+    try:
         body = bytes(await read_body(call, limits))
+    finally:
+        if expected:
+            served.body_over()
     inputs, n = await asyncio.to_thread(_prepared, session, body, kind)
     served = repository.find(name, version)  # another may have taken its place by now
     future = served.submit(inputs)

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from burnish.serving.http.receiving import SCRATCH_BYTES, ReceivingProtocol
+from burnish.serving.http.receiving import ReceivingProtocol
 from burnish.serving.oip.faults import BAD_REQUEST, error_body
 
 _MOST_HEAD_BYTES = 64 * 1024
@@ -57,6 +57,8 @@ class TensorProtocol(ReceivingProtocol):
         """Whether the next request is the last."""
         self._head_due: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
+        self._idle_since_s = 0.0
+        """By the loop's clock."""
 
     # The connection.
 
@@ -83,7 +85,7 @@ class TensorProtocol(ReceivingProtocol):
         self._head_came()
         self._moving()
         super().connection_lost(exc)
-        self._unset_keepalive_if_required()
+        super()._unset_keepalive_if_required()
         self.cycle = None  # type: ignore[assignment]  # as it was before the first request
         self.pipeline.clear()
         ending: Any = self.transport
@@ -106,6 +108,38 @@ class TensorProtocol(ReceivingProtocol):
     def _busy(self) -> bool:
         """Whether a request is on its way: its head has come, and its answer not gone."""
         return self.cycle is not None and not self.cycle.response_complete
+
+    def on_response_complete(self) -> None:
+        """Goes on with the next request, if it came already."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since_s = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._end_idle_after(self.timeout_keep_alive)
+
+    def _unset_keepalive_if_required(self) -> None:
+        """Leaves the timer, which looks when it rings: to set it anew costs every request."""
+
+    def _end_idle_after(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(
+            seconds, self.timeout_keep_alive_handler
+        )
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Ends a connection that was idle for long enough."""
+        self.timeout_keep_alive_task = None
+        if self._busy or self._in_head:
+            return  # the answer sets the next one
+        left_s = self._idle_since_s + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0:
+            self._end_idle_after(left_s)
+        elif not self.transport.is_closing():
+            self.transport.close()
 
     def _await_head(self) -> None:
         self._head_due = self.loop.call_later(self.head_s, self._head_late)
@@ -229,20 +263,6 @@ class TensorProtocol(ReceivingProtocol):
         self._came = self._used = 0
         super().on_message_complete()
         self.cycle.more_body = False  # also when it was answered before
-
-
-def bounded(max_connections: int, head_s: float) -> type[TensorProtocol]:
-    """Returns the protocol with other bounds."""
-    return type(
-        "BoundedProtocol",
-        (TensorProtocol,),
-        {
-            "max_connections": max_connections,
-            "head_s": head_s,
-            "refused": set(),
-            "scratch": memoryview(bytearray(SCRATCH_BYTES)),  # of this server's loop
-        },
-    )
 
 
 class _Ending:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import httptools
@@ -29,7 +29,7 @@ from uvicorn.protocols.http.httptools_impl import (
     HttpToolsProtocol,
 )
 
-from burnish.serving.http.message import WHEN_GONE, WHOLE_BODY, WHOLE_REPLY, Gone
+from burnish.serving.http.message import WHEN_GONE, WHOLE_BODY, WHOLE_REPLY, Gone, Headers
 
 SCRATCH_BYTES = 256 * 1024
 _HEAD_BYTES = 16 * 1024
@@ -54,7 +54,9 @@ class ReceivingProtocol(HttpToolsProtocol):
         self._unread = 0
         """Bytes of a body that nobody wants, still to come."""
         self._lost = False
-        self._tell_gone: Callable[[], None] | None = None
+        self._tell_gone: Callable[[], object] | None = None
+        self._own: socket.socket | None = None
+        """The transport's socket, to drop with."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Takes the connection."""
@@ -65,10 +67,12 @@ class ReceivingProtocol(HttpToolsProtocol):
         """Forgets the connection, and tells who waits for that."""
         self._lost = True
         super().connection_lost(exc)
+        if self._own is not None:
+            self._own.detach()  # the transport's: not ours to close
         if self._tell_gone is not None:
             self._tell_gone()
 
-    def when_gone(self, tell: Callable[[], None] | None) -> None:
+    def when_gone(self, tell: Callable[[], object] | None) -> None:
         """Calls `tell` when the connection is lost, once; None: nobody wants to know."""
         self._tell_gone = tell
         if tell is not None and self._lost:
@@ -91,19 +95,18 @@ class ReceivingProtocol(HttpToolsProtocol):
         The system need not copy it for that (Linux, tcp(7): MSG_TRUNC), unless it is encrypted.
         """
         if sys.platform == "linux" and self.scheme == "http":
-            where = self.transport.get_extra_info("socket")
-            own = socket.socket(where.family, where.type, where.proto, where.fileno())
+            if self._own is None:
+                where = self.transport.get_extra_info("socket")
+                self._own = socket.socket(where.family, where.type, where.proto, where.fileno())
             try:
                 while self._unread:
                     n = min(self._unread, len(_NEVER_WRITTEN))
-                    dropped = own.recv_into(_NEVER_WRITTEN, n, socket.MSG_TRUNC)
+                    dropped = self._own.recv_into(_NEVER_WRITTEN, n, socket.MSG_TRUNC)
                     self._unread -= dropped
                     if dropped < n:
                         break
             except OSError:
                 pass  # nothing is there, or the connection has ended: the transport finds out
-            finally:
-                own.detach()  # the transport's: not ours to close
             if not self._unread:
                 self._body_ends()
         return self._unread
@@ -148,14 +151,11 @@ class ReceivingProtocol(HttpToolsProtocol):
         async def take(place: memoryview, seconds: float, ahead: int = 0) -> bytes:
             return await self._take(cycle, place, seconds, ahead)
 
-        async def reply(
-            status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes | memoryview
-        ) -> None:
-            unread = _declared(cycle) - cycle.filled if cycle.more_body else 0
-            await _reply(cycle, status, headers, body)
+        async def reply(status: int, headers: Headers, body: bytes | memoryview) -> None:
+            if cycle.flow.write_paused and not cycle.disconnected:
+                await cycle.flow.drain()
+            self._answer(cycle, status, headers, body)
             scope.pop("extensions", None)  # they hold the cycle, which holds the scope
-            if unread > 0 and cycle.keep_alive and cycle is self.cycle and not self._lost:
-                self._unread = unread
 
         scope: Any = self.scope
         scope["extensions"] = {WHOLE_BODY: take, WHEN_GONE: self.when_gone, WHOLE_REPLY: reply}
@@ -169,6 +169,13 @@ class ReceivingProtocol(HttpToolsProtocol):
         else:
             cycle.whole[cycle.filled - cycle.ahead : end - cycle.ahead] = body
         cycle.filled = end
+
+    def _answer(self, cycle: Any, status: int, headers: Headers, body: bytes | memoryview) -> None:
+        """Writes a whole answer; what still comes of its request's body is passed over."""
+        unread = _declared(cycle) - cycle.filled if cycle.more_body else 0
+        _write(cycle, status, headers, body)
+        if unread > 0 and cycle.keep_alive and cycle is self.cycle and not self._lost:
+            self._unread = unread
 
     async def _take(self, cycle: Any, place: memoryview, seconds: float, ahead: int) -> bytes:
         """Returns the first `ahead` bytes of the body when the rest is in `place`, which it fills.
@@ -233,12 +240,8 @@ def _declared(cycle: Any) -> int:
     return 0
 
 
-async def _reply(
-    cycle: Any, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes | memoryview
-) -> None:
+def _write(cycle: Any, status: int, headers: Headers, body: bytes | memoryview) -> None:
     """Writes a whole answer. `headers` hold Content-Length, and may hold Connection: close."""
-    if cycle.flow.write_paused and not cycle.disconnected:
-        await cycle.flow.drain()
     if cycle.disconnected:
         return
     if HEADER_VALUE_RE.search(b" ".join(value for _, value in headers)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import reprlib
+from functools import lru_cache
 
 from burnish.core.errors import Misuse
 
@@ -45,4 +46,9 @@ def error_body(error: str | Exception) -> bytes:
     >>> error_body(Fault("input 'x': expected 3 elements, got 2"))
     b'{"error": "input \\'x\\': expected 3 elements, got 2"}'
     """
+    return _error_body(str(error))
+
+
+@lru_cache(256)  # those of a server that refuses many are the same few
+def _error_body(error: str) -> bytes:
     return json.dumps(error_document(error)).encode("ascii")

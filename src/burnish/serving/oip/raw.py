@@ -4,15 +4,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
 from burnish.core.model import Signature, TensorSpec
 from burnish.serving.oip.binary import read_binary
 from burnish.serving.oip.datatypes import BYTES, datatype_of, element_bytes
-from burnish.serving.oip.faults import Fault, shown
+from burnish.serving.oip.faults import Fault
 from burnish.serving.oip.framing import Buffer
 from burnish.serving.oip.request import InferRequest
 from burnish.serving.oip.tensors import Tensor
@@ -33,29 +32,35 @@ def decode_raw_request(body: Buffer, signature: Signature, batched: bool) -> Inf
     if len(signature.inputs) != 1:
         raise Fault(f"a raw request is for models with 1 input, got {len(signature.inputs)}")
     (spec,) = signature.inputs
-    where = f"input {shown(spec.name)}"
-    array = _array(memoryview(body), spec, batched, where)
+    where = f"input {spec.name!r}"
+    datatype = datatype_of(spec.dtype, where)
+    shape = _shape(spec, datatype, batched, len(body))
+    if datatype == BYTES:
+        array = np.empty(shape, object)
+        array.ravel()[0] = bytes(body)
+    else:
+        array = read_binary(memoryview(body), datatype, shape, where)
     return InferRequest((Tensor(spec.name, array, binary=True),), binary_outputs=True)
 
 
-def _array(body: memoryview, spec: TensorSpec, batched: bool, where: str) -> npt.NDArray[Any]:
-    datatype = datatype_of(spec.dtype, where)
+@lru_cache(256)
+def _shape(spec: TensorSpec, datatype: str, batched: bool, n_bytes: int) -> tuple[int, ...]:
+    """Returns the shape that a body of so many bytes has."""
+    where = f"input {spec.name!r}"
     sizes = [size if isinstance(size, int) else None for size in spec.shape]
     if batched and sizes:
         sizes[0] = 1
     if datatype == BYTES:
         if not sizes or any(size not in (1, None) for size in sizes):
             raise Fault(f"{where}: a raw request has 1 element of BYTES, the model has {spec}")
-        array = np.empty(1, object)
-        array[0] = bytes(body)
-        return array.reshape([1] * len(sizes))
+        return (1,) * len(sizes)
     if sizes.count(None) > 1:
         raise Fault(
             f"{where}: a raw request is for at most 1 dimension that varies, the model has {spec}"
         )
     if None in sizes:
         step = math.prod(size for size in sizes if size is not None) * element_bytes(datatype)
-        if not step or len(body) % step:
-            raise Fault(f"{where}: expected a multiple of {step} bytes for {spec}, got {len(body)}")
-        sizes[sizes.index(None)] = len(body) // step
-    return read_binary(body, datatype, tuple(size or 0 for size in sizes), where)
+        if not step or n_bytes % step:
+            raise Fault(f"{where}: expected a multiple of {step} bytes for {spec}, got {n_bytes}")
+        sizes[sizes.index(None)] = n_bytes // step
+    return tuple(size or 0 for size in sizes)

@@ -51,6 +51,11 @@ class RequestedOutput(NamedTuple):
     parameters: Mapping[str, Parameter] = NO_PARAMETERS
 
 
+@lru_cache(_KNOWN_HEADS)
+def _all_of(names: tuple[str, ...], binary: bool) -> tuple[RequestedOutput, ...]:
+    return tuple(RequestedOutput(name, binary) for name in names)
+
+
 class InferRequest(NamedTuple):
     """What is asked of a model; empty `outputs` mean all, in the form of `binary_outputs`."""
 
@@ -66,7 +71,7 @@ class InferRequest(NamedTuple):
         Raises `Fault` for an output that it has not.
         """
         if not self.outputs:
-            return tuple(RequestedOutput(name, self.binary_outputs) for name in names)
+            return _all_of(names, self.binary_outputs)
         for output in self.outputs:
             if output.name not in names:
                 raise Fault(
