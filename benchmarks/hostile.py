@@ -5,7 +5,8 @@
 
 A bundle of a small network is served by `burnish serve` as a process. Each request is a
 right one with one to three changes drawn from a list made by hand: in the bytes, the JSON,
-the headers, the length, the coding, the framing, or the connection's end. Right requests
+the headers, the length, the coding, the framing, or the connection's end; or it has the very
+head of the last right one on its connection, and another body. Right requests
 among them are compared with the engine's own answer, so that one answered with another's
 rows would show. Prints the answers by status ("still waited for": the server waits for the
 rest of a request that is none), the server's memory before and after, and whether it still
@@ -198,6 +199,8 @@ class Sender(threading.Thread):
         self.wrong: list[str] = []
         self._port, self._rng, self._requests = port, random.Random(seed), requests
         self._line: socket.socket | None = None
+        self._last = b""
+        """The right request that this connection began with."""
 
     def run(self) -> None:
         for number in range(self._requests):
@@ -210,6 +213,10 @@ class Sender(threading.Thread):
             except (TypeError, ValueError, AttributeError):  # the changes do not go together
                 self.seen["not sent"] += 1
                 continue
+            if right:
+                self._last = data
+            elif self._last and self._rng.random() < 0.3:
+                data = self._same_head()
             status, answer = self._sent(data, patient=right)
             self.seen[status] += 1
             if status.startswith("5") and status not in ("503", "504"):
@@ -244,10 +251,21 @@ class Sender(threading.Thread):
             self._forget()
         return (_status(found) if found else "closed"), found
 
+    def _same_head(self) -> bytes:
+        head, end, body = self._last.partition(b"\r\n\r\n")
+        changed = bytearray(body)
+        for _ in range(self._rng.randint(1, 8)):
+            changed[self._rng.randrange(len(changed))] = self._rng.randrange(256)
+        if self._rng.random() < 0.2:
+            changed = changed[: self._rng.randrange(len(changed))]
+        elif self._rng.random() < 0.2:
+            changed += self._rng.randbytes(self._rng.randint(1, 40))
+        return head + end + bytes(changed)
+
     def _forget(self) -> None:
         assert self._line is not None
         self._line.close()
-        self._line = None
+        self._line, self._last = None, b""
 
     def _is_right(self, ask: Ask, status: str, answer: bytes) -> bool:
         if status != "200":

@@ -34,6 +34,7 @@ from small_server import PATH, Server, is_product, write_bundle
 
 MOST_GROWN_BYTES = 32 * 2**20
 MIB = 2**20
+HEADER = "Inference-Header-Content-Length"
 PATIENCE_S = 60.0
 MODELS = ("a", "b")
 NO_LINGER = struct.pack("ii", 1, 0)
@@ -69,16 +70,21 @@ class Clients:
         rng = np.random.default_rng(number)
         line = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
         while not self._over.is_set():
-            rows = rng.integers(-9, 10, (int(rng.integers(1, 5)), 8)).astype(np.float32)
-            what = self._asked(line, rows)
+            n = number if number % 2 else int(rng.integers(1, 5))
+            rows = rng.integers(-9, 10, (n, 8)).astype(np.float32)
+            what = self._asked(line, rows, binary=number % 2 == 1)
             with self._lock:
                 self.seen[what] += 1
         line.close()
 
-    def _asked(self, line: http.client.HTTPConnection, rows: np.ndarray) -> str:
+    def _asked(self, line: http.client.HTTPConnection, rows: np.ndarray, binary: bool) -> str:
         """Returns which model answered, or what else came."""
         try:
-            line.request("POST", PATH, request_body(rows))
+            if binary:
+                document, data = binary_body(rows)
+                line.request("POST", PATH, document + data, {HEADER: str(len(document))})
+            else:
+                line.request("POST", PATH, request_body(rows))
             answer = line.getresponse()
             content = answer.read()
         except (OSError, http.client.HTTPException) as error:
@@ -97,14 +103,31 @@ def request_body(rows: np.ndarray) -> bytes:
     return json.dumps({"inputs": [{**entry, "data": rows.ravel().tolist()}]}).encode()
 
 
+def binary_body(rows: np.ndarray) -> tuple[bytes, bytes]:
+    """Returns the request in JSON and the bytes behind it."""
+    data = rows.tobytes()
+    entry = {"name": "x", "shape": list(rows.shape), "datatype": "FP32"}
+    entry["parameters"] = {"binary_data_size": len(data)}
+    return json.dumps({"inputs": [entry]}).encode(), data
+
+
 def break_off(port: int, n: int, seed: int) -> None:
     """Connects and ends abruptly, somewhere within the request or right behind it."""
     rng = random.Random(seed)
-    body = request_body(np.ones((4, 8), np.float32))
-    head = f"POST {PATH} HTTP/1.1\r\nHost: test\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-    whole = head + body
-    for _ in range(n):
+    rows = np.ones((4, 8), np.float32)
+    document, data = binary_body(rows)
+    kinds = [
+        (request_body(rows), ""),
+        (document + data, f"{HEADER}: {len(document)}\r\n"),
+    ]
+    for number in range(n):
+        body, more = kinds[number % 2]
+        head = f"POST {PATH} HTTP/1.1\r\nHost: test\r\nContent-Length: {len(body)}\r\n{more}\r\n"
+        whole = head.encode() + body
         with socket.create_connection(("127.0.0.1", port), 30) as line:
+            if number % 4 == 1:  # one that is answered, and the same head again
+                line.sendall(whole)
+                line.recv(65536)
             end = len(whole) if rng.random() < 0.5 else rng.randrange(1, len(whole))
             line.sendall(whole[:end])
             line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)  # a reset

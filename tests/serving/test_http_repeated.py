@@ -187,6 +187,22 @@ def scores(answer: Answered) -> np.ndarray:
     return np.frombuffer(answer.body[start : start + size], np.float32)
 
 
+@pytest.mark.parametrize("kind", ["raw", "binary", "large", "json out"])
+@pytest.mark.parametrize("more", [0, 1, 30])
+def test_a_body_that_comes_behind_its_head(
+    double: Shelf, short: list[int], kind: str, more: int
+) -> None:
+    with wire(double.port) as line:
+        for seed in range(4):
+            request = KINDS[kind](seed)
+            end = request.index(b"\r\n\r\n") + 4 + more
+            line.send(request[:end])
+            time.sleep(0.02)
+            answer = line.send(request[end:]).answer()
+            assert same(answer, alone(double, request))
+    assert len(short) == 3
+
+
 @given(
     kinds=st.lists(st.sampled_from(["raw", "binary", "id", "large", "live"]), max_size=8),
     cuts=st.lists(st.floats(0, 1), max_size=12),
@@ -198,7 +214,8 @@ def scores(answer: Answered) -> np.ndarray:
 def test_any_requests_in_any_pieces(
     double: Shelf, kinds: list[str], cuts: list[float], data: st.DataObject
 ) -> None:
-    sent, expected = b"", []
+    sent = b""
+    expected: list[np.ndarray | None] = []
     for kind in kinds:
         seed = data.draw(st.integers(0, 3))
         if kind == "live":

@@ -96,7 +96,7 @@ class Repeat:
     def begin(self, line: Line, came: memoryview) -> bool:
         """Begins with a request, of whose body `came` is there; False: it is not for us."""
         app = self.app
-        if not self.ahead <= len(came) <= self.size or app.draining or not app.repository.ready:
+        if len(came) > self.size or app.draining or not app.repository.ready:
             return False
         try:
             served = app.repository.find(self.name, self.version)
@@ -154,19 +154,26 @@ class _Exchange:
         except Exception as error:  # noqa: BLE001 - the worker: whoever asked is told
             self._fail(error)
             return
-        self._document = came[: head.ahead]
         n = len(came) - head.ahead
-        place = served.landing.place(behind)
-        self._place = aligned(behind, 0) if place is None else place
-        self._place[:n] = came[head.ahead :]
-        if n == behind:
+        if n >= 0:
+            place = served.landing.place(behind)
+            self._place = aligned(behind, 0) if place is None else place
+            self._place[:n] = came[head.ahead :]
+            self._document, rest = came[: head.ahead], self._place[n:]
+        else:
+            body = aligned(head.size, head.ahead)
+            body[: len(came)] = came
+            self._document, self._place = body[: head.ahead], body[head.ahead :]
+            rest = body[len(came) :]
+        if not len(rest):
             self._submit()
             return
-        self._document = memoryview(bytes(self._document))  # what follows is received over it
+        if n >= 0:
+            self._document = memoryview(bytes(self._document))  # what follows comes over it
         seconds = head.app.policy.body.seconds
         self._alarm = line.loop.call_later(seconds, self._late)
         line.when_gone(self._gone_early)
-        line.receive(self._place[n:], self._whole)
+        line.receive(rest, self._whole)
 
     def _whole(self) -> None:
         self._over()
