@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -24,6 +25,7 @@ HOST = "127.0.0.1"
 _MARK = "SERVING_BENCH_MARK"
 _END_S, _POLL_S = 20.0, 0.1
 _TAIL_LINES = 4
+_TOLD_TO_END = 128 + signal.SIGTERM
 
 
 class NotUp(Exception):
@@ -54,9 +56,11 @@ def running(
 ) -> Iterator[None]:
     """Runs a server while the block runs, once `answers` says that it answers as it should.
 
-    Raises `NotUp` when it does not within `up_s`.
+    Raises `NotUp` when it does not within `up_s`. Called on the main thread: where this process
+    is told to end (SIGTERM), the server ends with it.
     """
     mark = uuid.uuid4().hex
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TOLD_TO_END))
     with log.open("ab") as out:
         process = subprocess.Popen(
             command,
@@ -77,6 +81,7 @@ def running(
             time.sleep(_POLL_S)
         yield
     finally:
+        signal.signal(signal.SIGTERM, before)
         _stop(process, mark)
 
 

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -381,7 +382,22 @@ def test_a_rate_is_kept(short: list[int]) -> None:
     with shelf({"double:1": doubled()}, policy=policy) as one, wire(one.port) as line:
         statuses = [line.send(raw(rows(1))).answer().status for _ in range(5)]
     assert statuses == [200, 200, 200, 429, 429]
-    assert not short
+    assert len(short) == 4
+
+
+def test_it_is_logged_with_its_client(short: list[int], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "burnish.serving.access")
+    request = raw(rows(1), "X-Forwarded-For: 192.0.2.7", "X-Request-Id: mine")
+    with shelf({"double:1": doubled()}) as one, wire(one.port) as line:
+        for _ in range(3):
+            line.send(request).answer()
+    said = [one.getMessage() for one in caplog.records if one.name == "burnish.serving.access"]
+    assert len(said) == 3
+    for one in said:
+        assert one.startswith(
+            f"answered id=mine client=192.0.2.7 method=POST path={INFER} status=200 ms="
+        )
+    assert len(short) == 2
 
 
 def test_a_stop_ends_the_connection_after_the_answer(short: list[int]) -> None:

@@ -25,7 +25,7 @@ from hostile_asking import (
     refused,
 )
 from raw_http import Wire, get, post, tensor, wire
-from shelf import Shelf
+from shelf import Shelf, X
 
 from burnish.serving.http.message import BodyLimits
 from burnish.serving.http.policy import Policy
@@ -106,6 +106,24 @@ def test_a_body_that_nobody_wants_and_does_not_come(hasty: Shelf) -> None:
         line.send(b"x")
         assert line.ended()
     eventually(lambda: hasty.connections() == 0)
+
+
+def test_a_head_begun_behind_a_request_does_not_hold_the_connection(hasty: Shelf) -> None:
+    with wire(hasty.port) as line:
+        line.send(get("/v2/health/live"), b"GET /v2 HT")
+        assert line.answer().status == 200
+        assert line.ended()
+
+
+def test_a_connection_that_is_used_stays(hasty: Shelf) -> None:
+    with wire(hasty.port) as line:
+        for _ in range(4):
+            line.send(post(INFER, X.tobytes(), f"{HEADER}: 0"))
+            assert line.answer().status == 200
+            time.sleep(0.6)  # of the 1 s that it may be idle
+        began = time.monotonic()
+        assert line.ended()
+        assert time.monotonic() - began < 3
 
 
 def test_an_idle_connection_ends(hasty: Shelf) -> None:

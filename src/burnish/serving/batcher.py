@@ -211,6 +211,9 @@ class Batcher:
 
     def _lane(self, bucket: Axes) -> Lane:
         """Returns the bucket's lane, as the most recently used one."""
+        known = self._lanes.get(bucket)
+        if known is not None and len(self._lanes) == 1:
+            return known
         lane = self._lanes.pop(bucket, None) or Lane(bucket, self._shape_for(bucket), self._sizes)
         spare = len(self._lanes) + 1 - self.batching.max_buckets
         if spare > 0:

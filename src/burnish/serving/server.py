@@ -222,7 +222,7 @@ async def _uvicorn(app: App, own: Configuration, listener: socket.socket) -> tup
         import uvicorn
     except ImportError as error:
         raise Missing("the server", "uvicorn", "serve") from error
-    from burnish.serving.http.repeated_heads import bounded
+    from burnish.serving.http.repeated_heads import protocol_of
 
     class Web(uvicorn.Server):
         """uvicorn's server, which leaves nobody behind who has connected."""
@@ -243,7 +243,8 @@ async def _uvicorn(app: App, own: Configuration, listener: socket.socket) -> tup
                 config=config, server_state=self.server_state, app_state=self.lifespan.state
             )
 
-    protocol = bounded(own.max_connections, min(_HEAD_S, own.policy.body.seconds))
+    head_s = min(_HEAD_S, own.policy.body.seconds)
+    protocol = protocol_of(own.max_connections, head_s, app.repeated)
     config = uvicorn.Config(
         app,
         http=protocol,

@@ -98,8 +98,6 @@ class App:
     def repeated(self, scope: Mapping[str, Any]) -> Repeat | None:
         """Returns how to answer a request with a head that was answered before, or None where
         that is not for `repeat`."""
-        if self.policy.rate_per_s is not None:
-            return None
         call = _call(scope, _nothing, _nothing)
         match call.path.split("/")[1:]:
             case ["v2", "models", name, "infer"]:
@@ -113,6 +111,10 @@ class App:
         except Fault:
             return None
         return repeat(self, call, name, version)
+
+    def check_rate(self, call: Call) -> None:
+        """Raises `Refused` when the client has asked for more than its share."""
+        self._rate.check(call.client)
 
     async def _answered(self, call: Call) -> Reply | Inferred:
         parts = call.path.split("/")[1:]  # decoded already

@@ -75,12 +75,13 @@ async def infer(
     finally:
         if expected:
             served.body_over()
-    early = None
+    read = None
     if header_length is None and LARGE_BYTES < len(body) <= json_limits.json_bytes:
-        early = await large.read(body)
+        read = await large.read(body)
     served = repository.find(name, version)  # another may have taken its place by now
-    request = early or decoded(served, body, header_length, json_limits, place)
-    request, future, queued_ms = submitted(served, request)
+    if read is None:
+        read = decoded(served, body, header_length, json_limits, place)
+    request, future, queued_ms = submitted(served, read)
     answer = await unless_gone(future, call)
     reply = reply_at_once(request, answer, served)
     if reply is None:

@@ -133,7 +133,7 @@ class TensorProtocol(ReceivingProtocol):
     def timeout_keep_alive_handler(self) -> None:
         """Ends a connection that was idle for long enough."""
         self.timeout_keep_alive_task = None
-        if self._busy or self._in_head:
+        if self._busy or self._head_due is not None:
             return  # the answer sets the next one
         left_s = self._idle_since_s + self.timeout_keep_alive - self.loop.time()
         if left_s > 0:

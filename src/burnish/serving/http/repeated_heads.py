@@ -9,9 +9,8 @@ sees.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
@@ -23,9 +22,14 @@ from burnish.serving.http.repeat import Repeat
 _MOST_HEAD_BYTES = 1024
 _END = b"\r\n\r\n"
 
+Known = Callable[[Mapping[str, Any]], Repeat | None]
+
 
 class RepeatedHeads(TensorProtocol):
     """The protocol, with a memory of one head; and the `Line` of `Repeat`."""
+
+    repeated: ClassVar[Known]
+    """What the application says of a head by the scope that it was answered for."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -60,10 +64,8 @@ class RepeatedHeads(TensorProtocol):
         if self.flow.write_paused:  # the client takes no more of the answer before
             return False
         if self._repeat is None:
-            ask = getattr(self.app, "repeated", None)  # not where others stand before it
-            self._repeat = (ask(self._head_scope) if ask else None) or False
-        repeat = self._repeat
-        return isinstance(repeat, Repeat) and repeat.begin(self, body)
+            self._repeat = type(self).repeated(self._head_scope) or False
+        return self._repeat is not False and self._repeat.begin(self, body)
 
     def _remember(self, came: memoryview) -> None:
         """Remembers a head that has come with a part of its body, and nothing else."""
@@ -111,6 +113,16 @@ class RepeatedHeads(TensorProtocol):
             self._answer(self.cycle, status, headers, body)
 
 
+class _NobodyWaits:
+    """What uvicorn rings when something has come; who repeats is called instead."""
+
+    def set(self) -> None:
+        """Does nothing."""
+
+
+_NOBODY_WAITS: Any = _NobodyWaits()
+
+
 class _Cycle(RequestResponseCycle):
     """A request that the parser did not see; what `ReceivingProtocol` keeps of each is here."""
 
@@ -123,7 +135,7 @@ class _Cycle(RequestResponseCycle):
             access_logger=protocol.access_logger,
             access_log=False,
             default_headers=protocol.server_state.default_headers,
-            message_event=asyncio.Event(),
+            message_event=_NOBODY_WAITS,
             expect_100_continue=False,
             keep_alive=not protocol._last,
             on_response=protocol.on_response_complete,
@@ -134,14 +146,15 @@ class _Cycle(RequestResponseCycle):
         """Whoever waits for the rest of the body."""
 
 
-def bounded(max_connections: int, head_s: float) -> type[RepeatedHeads]:
-    """Returns the protocol with other bounds."""
+def protocol_of(max_connections: int, head_s: float, repeated: Known) -> type[RepeatedHeads]:
+    """Returns the protocol of one server; `repeated` is its application's."""
     return type(
         "BoundedProtocol",
         (RepeatedHeads,),
         {
             "max_connections": max_connections,
             "head_s": head_s,
+            "repeated": staticmethod(repeated),
             "refused": set(),
             "scratch": memoryview(bytearray(SCRATCH_BYTES)),  # of this server's loop
         },

@@ -8,6 +8,7 @@ import contextlib
 import gc
 import ssl
 import time
+from abc import ABC, abstractmethod
 from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -62,7 +63,7 @@ async def generate(
         clients.close()
 
 
-class _Clients:
+class _Clients(ABC):
     """The connections of one process, and the tally of what they were told."""
 
     def __init__(self, order: Order, wire: bytes) -> None:
@@ -108,9 +109,9 @@ class _Clients:
         """Begins to send."""
         self._count_from_s = start_s + self._order.count_from_s
 
+    @abstractmethod
     def over(self) -> bool:
         """Says whether all is sent, and answered or given up."""
-        raise NotImplementedError
 
     def part(self, start_s: float, cpu_s: float) -> Part:
         """Returns the tally."""
@@ -188,17 +189,21 @@ class _Clients:
             self._failures[kind] += 1
             self._last_s = _clock()
 
+    @abstractmethod
     def _free(self, connection: Connection) -> None:
-        raise NotImplementedError
+        """Takes a connection that is open and has nothing to do."""
 
+    @abstractmethod
     def _again(self, due_s: float) -> None:
-        raise NotImplementedError
+        """Sends once more what a server did not read before it ended the connection."""
 
+    @abstractmethod
     def _refused(self) -> None:
-        raise NotImplementedError
+        """Hears of a connection that could not be made."""
 
+    @abstractmethod
     def _pump(self) -> None:
-        raise NotImplementedError
+        """Sends what is due, as far as connections are free."""
 
     @property
     def _busy(self) -> bool:
