@@ -19,7 +19,7 @@ import uvloop
 from grpc_running import doubled
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from raw_http import Answered, get, post, tensor, wire
+from raw_http import Answered, Wire, get, post, tensor, wire
 from shelf import Shelf, shelf
 
 from burnish.serving.http import repeat
@@ -154,12 +154,16 @@ def test_every_request_has_an_identifier_of_its_own(double: Shelf) -> None:
 
 def test_it_is_counted(double: Shelf) -> None:
     counts = double.served("double").counts
-    before = counts.answered, counts.stages["total"].n, counts.stages["respond"].n
+
+    def counted(line: Wire) -> list[int]:
+        line.send(get("/v2/health/live")).answer()  # what was answered before is counted by then
+        return [counts.answered, counts.stages["total"].n, counts.stages["respond"].n]
+
     with wire(double.port) as line:
+        before = counted(line)
         for _ in range(5):
             line.send(raw(rows(1))).answer()
-        line.send(get("/v2/health/live")).answer()  # what was answered before is counted by now
-    after = counts.answered, counts.stages["total"].n, counts.stages["respond"].n
+        after = counted(line)
     assert [late - early for late, early in zip(after, before, strict=True)] == [5, 5, 5]
 
 
