@@ -60,7 +60,6 @@ def running(
     is told to end (SIGTERM), the server ends with it.
     """
     mark = uuid.uuid4().hex
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TOLD_TO_END))
     with log.open("ab") as out:
         process = subprocess.Popen(
             command,
@@ -71,6 +70,7 @@ def running(
             cwd=log.parent,
             start_new_session=True,
         )
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TOLD_TO_END))
     try:
         until_s = time.monotonic() + up_s
         while not answers():

@@ -67,12 +67,7 @@ class App:
         """Answers one request (ASGI 3)."""
         if scope["type"] != "http":
             return
-        extensions = scope.get("extensions") or {}
-        call = _call(scope, receive, send)._replace(
-            take=extensions.get(WHOLE_BODY),
-            when_gone=extensions.get(WHEN_GONE),
-            reply=extensions.get(WHOLE_REPLY),
-        )
+        call = _call(scope, receive, send)
         identifier = self.outcomes.identifier(call)
         extra = self.outcomes.headers(identifier)
         if self.draining:
@@ -108,7 +103,7 @@ class App:
                 return None
         try:
             self._tokens.check(call.header(b"authorization"))
-        except Fault:
+        except Fault:  # the usual way says so each time
             return None
         return repeat(self, call, name, version)
 
@@ -253,7 +248,7 @@ class App:
 
 
 def _call(scope: Mapping[str, Any], receive: Receive, send: Send) -> Call:
-    client = scope.get("client")
+    client, extensions = scope.get("client"), scope.get("extensions") or {}
     return Call(
         scope["method"],
         scope["path"],
@@ -262,6 +257,9 @@ def _call(scope: Mapping[str, Any], receive: Receive, send: Send) -> Call:
         receive,
         send,
         client[0] if client else "",
+        extensions.get(WHOLE_BODY),
+        extensions.get(WHEN_GONE),
+        extensions.get(WHOLE_REPLY),
     )
 
 

@@ -110,7 +110,7 @@ class TensorProtocol(ReceivingProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def on_response_complete(self) -> None:
-        """Goes on with the next request, if it came already."""
+        """Goes on with the next request, if it came already; as uvicorn does, but for the timer."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
